@@ -1,0 +1,193 @@
+"""Networks as data: the layer lists of params.yaml, their shapes and their size.
+
+PyTorch, Keras and NumPy build the same network from the same list. Every list ends in the
+ten logits; softmax belongs to the loss and to `predict_proba`.
+"""
+
+from math import prod
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from stages.common.dataset import CLASSES, IMAGE_SIZE
+from stages.common.params import Number, Positive, Section
+
+IMAGE_SHAPE = (1, IMAGE_SIZE, IMAGE_SIZE)  # channels, rows, columns
+
+Shape = tuple[int, int, int] | tuple[int]
+"""What a layer hands on for one image: (channels, rows, columns) or (units,)."""
+
+
+class Conv(Section):
+    """2-D convolution with stride 1 and a bias. `same` pads with zeros to keep the size."""
+
+    kind: Literal["conv"]
+    filters: Positive
+    kernel: Positive
+    padding: Literal["same", "valid"]
+
+    def output_shape(self, shape: Shape) -> Shape:
+        channels, rows, columns = _image(shape)
+        if self.padding == "same":
+            return self.filters, rows, columns
+        if self.kernel > min(rows, columns):
+            raise ValueError(f"kernel {self.kernel} is larger than the image of {rows}×{columns}")
+        return self.filters, rows - self.kernel + 1, columns - self.kernel + 1
+
+    def parameters(self, shape: Shape) -> int:
+        return (shape[0] * self.kernel**2 + 1) * self.filters
+
+    def __str__(self) -> str:
+        return f"conv {self.kernel}×{self.kernel}, {self.padding}"
+
+
+class MaxPool(Section):
+    """The largest value of each `size`×`size` square; rows and columns left over are dropped."""
+
+    kind: Literal["max_pool"]
+    size: Positive
+
+    def output_shape(self, shape: Shape) -> Shape:
+        channels, rows, columns = _image(shape)
+        if self.size > min(rows, columns):
+            raise ValueError(f"max_pool {self.size} is larger than the image of {rows}×{columns}")
+        return channels, rows // self.size, columns // self.size
+
+    def parameters(self, shape: Shape) -> int:
+        return 0
+
+    def __str__(self) -> str:
+        return f"max_pool {self.size}×{self.size}"
+
+
+class Dense(Section):
+    """Matrix product and bias over everything that comes in: an image is flattened first."""
+
+    kind: Literal["dense"]
+    units: Positive
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return (self.units,)
+
+    def parameters(self, shape: Shape) -> int:
+        return (prod(shape) + 1) * self.units
+
+    def __str__(self) -> str:
+        return "dense"
+
+
+class Dropout(Section):
+    """While training, each value is zero with probability `rate`, the others grow by 1/(1-rate)."""
+
+    kind: Literal["dropout"]
+    rate: Annotated[Number, Field(gt=0, lt=1)]
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return shape
+
+    def parameters(self, shape: Shape) -> int:
+        return 0
+
+    def __str__(self) -> str:
+        return f"dropout {self.rate:g}"
+
+
+class Activation(Section):
+    """A rising function of each value alone."""
+
+    kind: Literal["relu", "sigmoid"]
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return shape
+
+    def parameters(self, shape: Shape) -> int:
+        return 0
+
+    def __str__(self) -> str:
+        return self.kind
+
+
+SCALAR_OF = {"max_pool": "size", "dense": "units", "dropout": "rate"}
+"""Layers written with one value (`dense: 128`), and what that value is called."""
+ACTIVATIONS = ("relu", "sigmoid")
+
+
+def _spell_out(layer: Any) -> Any:
+    """`relu` as {kind: relu}, `dense: 10` as {kind: dense, units: 10}, `conv: {…}` as {kind: conv, …}."""
+    if isinstance(layer, str) and layer in ACTIVATIONS:
+        return {"kind": layer}
+    if isinstance(layer, dict) and len(layer) == 1:
+        (kind, value), *_ = layer.items()
+        if kind in SCALAR_OF:
+            return {"kind": kind, SCALAR_OF[kind]: value}
+        if kind == "conv" and isinstance(value, dict):
+            return {"kind": kind, **value}
+    raise ValueError(
+        "unknown layer; allowed: conv: {filters: …, kernel: …, padding: same or valid}, "
+        "max_pool: …, dense: …, dropout: …, relu, sigmoid"
+    )
+
+
+Layer = Annotated[
+    Annotated[Conv | MaxPool | Dense | Dropout | Activation, Field(discriminator="kind")],
+    BeforeValidator(_spell_out),
+]
+
+
+def _fits(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    if shapes(layers)[-1:] != [(CLASSES,)]:
+        raise ValueError(f"the last layer that changes the shape must be dense: {CLASSES}")
+    return layers
+
+
+Architecture = Annotated[tuple[Layer, ...], AfterValidator(_fits)]
+
+
+def shapes(layers: Architecture) -> list[Shape]:
+    """The output shape of each layer, in order, for one image of 1×28×28.
+
+    Raises ValueError if a layer cannot take what the one before hands on.
+    """
+    result: list[Shape] = []
+    for number, layer in enumerate(layers):
+        try:
+            result.append(layer.output_shape(result[-1] if result else IMAGE_SHAPE))
+        except ValueError as error:
+            raise ValueError(f"layer {number}: {error}") from None
+    return result
+
+
+def parameter_counts(layers: Architecture) -> list[int]:
+    """The number of trained weights and biases of each layer, in order."""
+    inputs = [IMAGE_SHAPE, *shapes(layers)]
+    return [layer.parameters(shape) for layer, shape in zip(layers, inputs, strict=False)]
+
+
+def pool_first(layers: Architecture) -> Architecture:
+    """The same network with max pooling before the activation that it follows.
+
+    Rising functions and the maximum commute: outputs and gradients stay the same to the bit,
+    and the activation has a quarter of the values to work on.
+    """
+    result = list(layers)
+    for i, (layer, following) in enumerate(zip(layers, layers[1:], strict=False)):
+        if isinstance(layer, Activation) and isinstance(following, MaxPool):
+            result[i : i + 2] = following, layer
+    return tuple(result)
+
+
+def describe(layers: Architecture) -> str:
+    """A table for people: a line a layer with its output shape and parameters, then the sum."""
+    counts = parameter_counts(layers)
+    rows = [
+        (str(layer), "×".join(map(str, shape)), f"{count:,}" if count else "")
+        for layer, shape, count in zip(layers, shapes(layers), counts, strict=True)
+    ]
+    rows = [("layer", "output", "parameters"), *rows, ("in all", "", f"{sum(counts):,}")]
+    return "\n".join(f"  {layer:<16}{shape:>10}{count:>12}" for layer, shape, count in rows)
+
+
+def _image(shape: Shape) -> tuple[int, int, int]:
+    if len(shape) != 3:
+        raise ValueError("wants an image, but a dense layer stands before it")
+    return shape

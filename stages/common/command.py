@@ -1,0 +1,30 @@
+"""How a stage starts and how it ends: a user's mistake is one line and exit status 1."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """A mistake that the person at the prompt can mend; its text is one line for them."""
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call `main`; end the process with status 1 and one line if the user can mend the cause."""
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:  # a full disk, a missing permission: nothing that a traceback explains
+        sys.exit(f"error: {error.filename or 'input or output'}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        sys.exit(130)  # what a shell reports for Ctrl-C
+
+
+def model_name(description: str | None) -> str:
+    """The one argument of a training stage: the model's key in params.yaml."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", help="the model's key in params.yaml")
+    return parser.parse_args().model

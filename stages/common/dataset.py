@@ -1,0 +1,64 @@
+"""The images and labels in data/, as the trainers and `evaluate` see them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stages.common.command import UserError
+from stages.common.files import load_array
+
+FOLDER = Path("data")
+IMAGE_SIZE = 28
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training and held-out images, uint8 (n, 28, 28), and their labels, uint8 (n,), 0–9."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    validation_images: np.ndarray
+    validation_labels: np.ndarray
+
+
+def load_training(held_out: int) -> Split:
+    """The training images, the last `held_out` of them set apart for validation.
+
+    Raises UserError if a file is missing or damaged or fewer than one image is left to train on.
+    """
+    images, labels = _load_images("train"), load_labels("train")
+    if len(images) != len(labels):
+        raise UserError(f"{FOLDER}: {len(images)} training images, but {len(labels)} labels")
+    if held_out >= len(images):
+        raise UserError(
+            f"params.yaml: validation_images is {held_out}, but there are {len(images)} "
+            f"training images: hold out at most {len(images) - 1}"
+        )
+    kept = len(images) - held_out
+    return Split(images[:kept], labels[:kept], images[kept:], labels[kept:])
+
+
+def load_test_images() -> np.ndarray:
+    """The test images, uint8 (n, 28, 28). Their labels are for `evaluate` alone."""
+    return _load_images("test")
+
+
+def load_labels(part: str) -> np.ndarray:
+    """The labels of `part` (train or test), uint8 (n,), 0–9."""
+    path = FOLDER / f"{part}_labels.npy"
+    labels = load_array(path, np.uint8, (None,))
+    if labels.max(initial=0) >= CLASSES:
+        raise UserError(f"{path} holds the label {labels.max()}; allowed: 0 to {CLASSES - 1}")
+    return labels
+
+
+def scale_pixels(images: np.ndarray, pixel_range: tuple[float, float]) -> np.ndarray:
+    """uint8 images of any shape as float32, 0 and 255 becoming the two ends of `pixel_range`."""
+    low, high = pixel_range
+    return np.float32(low) + images.astype(np.float32) * np.float32((high - low) / 255)
+
+
+def _load_images(part: str) -> np.ndarray:
+    return load_array(FOLDER / f"{part}_images.npy", np.uint8, (None, IMAGE_SIZE, IMAGE_SIZE))

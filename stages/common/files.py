@@ -1,0 +1,77 @@
+"""The files between the stages: read with every check, written in one piece."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.common.command import UserError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Lend a temporary path; when the block ends well, what was written there becomes `path`.
+
+    Works for a file and for a whole folder. If the block fails, `path` stays as it was. The
+    temporary name depends on `path` alone, so what a killed run leaves is cleared by the next.
+    """
+    stem, dot, suffixes = path.name.partition(".")
+    partial = path.with_name(f"{stem}.partial{dot}{suffixes}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove(partial)
+    try:
+        yield partial
+        if path.is_dir():
+            _remove(path)
+        partial.replace(path)
+    finally:
+        _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write `array` as `.npy`."""
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def save_json(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` as JSON with two spaces of indentation, keys in the order given."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def load_array(path: Path, dtype: type, shape: tuple[int | None, ...]) -> np.ndarray:
+    """The array of an `.npy` file, which must have this `dtype` and `shape` (None: any length).
+
+    Raises UserError, naming the file, if it is missing, damaged, holds Python objects (which
+    are never unpickled) or something else than announced.
+    """
+    try:
+        with path.open("rb") as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+            rest = file.read(1)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: `dvc repro` makes it") from None
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{path} is no .npy file of numbers: {error}") from None
+    if rest:
+        raise UserError(f"{path} is damaged: it goes on after its array's end")
+    wanted = f"{np.dtype(dtype).name} ({', '.join('n' if n is None else str(n) for n in shape)})"
+    if (
+        array.dtype != dtype
+        or array.ndim != len(shape)
+        or any(n is not None and n != m for n, m in zip(shape, array.shape, strict=True))
+    ):
+        raise UserError(f"{path} holds {array.dtype.name} {array.shape}, not {wanted}")
+    return array

@@ -1,0 +1,100 @@
+"""Reads params.yaml, key by key, and checks every value before it is used.
+
+A stage reads only the keys that its entry in dvc.yaml declares under `params`.
+"""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic import ValidationError
+
+from stages.common.command import UserError
+
+PATH = Path("params.yaml")
+T = TypeVar("T")
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):  # Python counts True as 1, a person who writes `epochs: yes` does not
+        raise ValueError("a number is wanted, not yes or no")
+    return value
+
+
+Positive = Annotated[int, BeforeValidator(_no_bool), Field(gt=0)]
+Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
+Rate = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, allow_inf_nan=False)]
+Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**32)]
+
+
+def _rising(bounds: tuple[float, float]) -> tuple[float, float]:
+    if not bounds[0] < bounds[1]:
+        raise ValueError("the first number must be smaller than the second")
+    return bounds
+
+
+Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
+PixelRange = Annotated[tuple[Number, Number], AfterValidator(_rising)]
+"""What the darkest (0) and the brightest pixel (255) become before a model sees them."""
+
+
+class Section(BaseModel):
+    """A mapping in params.yaml: unknown keys are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def read(key: str, kind: type[T]) -> T:
+    """The value of params.yaml at the dotted `key`, checked against the type `kind`.
+
+    Raises UserError, naming the key and what is allowed, if it is missing or wrong.
+    """
+    value: Any = _file()
+    for depth, part in enumerate(parts := key.split(".")):
+        if not isinstance(value, dict) or part not in value:
+            parent = ".".join(parts[:depth])
+            known = ", ".join(map(str, value)) if isinstance(value, dict) else "no keys"
+            raise UserError(f"{PATH}: {key} is missing; {parent or 'the top level'} has {known}")
+        value = value[part]
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise UserError(f"{PATH}: {'; '.join(_explain(key, e, kind) for e in error.errors())}") from None
+
+
+def read_model(framework: str, name: str, kind: type[T]) -> T:
+    """The section of the model `name`, which may hold letters, digits and `_` only."""
+    if not re.fullmatch(r"[A-Za-z0-9_]+", name):
+        raise UserError(f"{PATH}: {framework}.{name}: a model's name has only letters, digits and _")
+    return read(f"{framework}.{name}", kind)
+
+
+@cache
+def _file() -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(PATH.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{PATH} is missing: run from the project's top folder") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{PATH} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{PATH} must hold a mapping of sections")
+    return content
+
+
+def _explain(key: str, error: Any, kind: Any) -> str:
+    """One clause for one of pydantic's errors: where, what is there, what is allowed."""
+    where = ".".join([key, *map(str, error["loc"])])
+    match error["type"]:
+        case "missing":
+            return f"{where} is missing"
+        case "extra_forbidden":
+            allowed = getattr(kind, "model_fields", None)
+            return f"{where} is unknown" + (f"; allowed: {', '.join(allowed)}" if allowed else "")
+        case "value_error":
+            return f"{where} is {error['input']!r}: {error['ctx']['error']}"
+    message = error["msg"].replace("Input should", "it should")
+    return f"{where} is {error['input']!r}: {message}"

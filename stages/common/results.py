@@ -1,0 +1,61 @@
+"""What every training stage leaves behind, and where `evaluate` finds it.
+
+`outputs/<kind>/<framework>/<model>.<extension>`, one file of each kind a model.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from stages.common.command import UserError
+from stages.common.files import replacing, save_array, save_json
+
+OUTPUTS = Path("outputs")
+
+
+class Stopwatch:
+    """`with Stopwatch() as watch:` leaves the block's wall-clock time in `watch.seconds`."""
+
+    seconds: float
+
+    def __enter__(self) -> "Stopwatch":
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds = round(time.perf_counter() - self._started, 3)
+
+
+def save(
+    framework: str,
+    model: str,
+    *,
+    probabilities: np.ndarray,
+    extension: str,
+    write_weights: Callable[[Path], None],
+    card: dict[str, int],
+    timings: dict[str, float | str],
+) -> None:
+    """Write a trained model's predictions, weights, card and timings.
+
+    probabilities: float32 (n_test, 10), row i = class probabilities of test image i.
+    write_weights: writes the trained model to a path that ends in `extension`.
+    card: whole numbers that describe the model: parameters, training_images, validation_images.
+    timings: device, training_seconds, prediction_seconds; all that differs between equal runs.
+
+    Raises UserError, before anything is written, if a probability is not finite.
+    """
+    if not np.isfinite(probabilities).all():
+        raise UserError(f"{framework}.{model}: the predictions hold nan or infinity")
+    with replacing(path("models", framework, model, extension)) as partial:
+        write_weights(partial)
+    save_json(path("cards", framework, model, "json"), card)
+    save_json(path("timings", framework, model, "json"), timings)
+    save_array(path("predictions", framework, model, "npy"), probabilities.astype(np.float32))
+
+
+def path(kind: str, framework: str, model: str, extension: str) -> Path:
+    """Where a result of `kind` (predictions, models, history, cards, timings) of a model lies."""
+    return OUTPUTS / kind / framework / f"{model}.{extension}"

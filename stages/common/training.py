@@ -1,0 +1,96 @@
+"""What the trainers of networks share: their keys in params.yaml, schedules, the history."""
+
+import csv
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from stages.common import params
+from stages.common.command import UserError
+from stages.common.files import replacing
+
+
+class NetworkSettings(params.Section):
+    """A network's entry in params.yaml."""
+
+    architecture: str
+    pixel_range: params.PixelRange
+    optimizer: Literal["sgd", "adam"]
+    learning_rate: params.Rate
+    schedule: Literal["constant", "one_cycle"]
+    batch_size: params.Positive
+    epochs: params.Positive
+    validation_images: params.Count | None = None
+
+
+def held_out(settings: NetworkSettings) -> int:
+    """How many training images the model does not see: its own number or the one for all."""
+    if settings.validation_images is not None:
+        return settings.validation_images
+    return params.read("data.validation_images", params.Count)
+
+
+WARM_UP = 0.25
+
+
+def learning_rates(settings: NetworkSettings, images: int) -> np.ndarray:
+    """The learning rate of every step, float32 (epochs, steps an epoch), for `images` an epoch.
+
+    `one_cycle` (Smith, 2018, arXiv:1803.09820) rises in a straight line to `learning_rate`
+    over the first quarter of the steps and falls in a straight line to almost zero.
+    """
+    shape = settings.epochs, math.ceil(images / settings.batch_size)
+    steps = math.prod(shape)
+    shares = np.ones(steps)
+    if settings.schedule == "one_cycle":
+        progress = (np.arange(steps) + 0.5) / steps
+        shares = np.minimum(progress / WARM_UP, (1 - progress) / (1 - WARM_UP))
+    return (settings.learning_rate * shares).astype(np.float32).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of outputs/history: losses are mean cross-entropies in nats, accuracies shares.
+
+    The training figures are means over the epoch's images, each seen before its batch's update
+    and with dropout on; the validation figures are taken at the epoch's end, None without images.
+    `learning_rate` is the last step's.
+    """
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+
+
+def report(epoch: Epoch, model: str, settings: NetworkSettings) -> None:
+    """Print one line on a finished epoch. Raises UserError if a loss is no longer finite."""
+    text = (
+        f"epoch {epoch.epoch}/{settings.epochs}"
+        f"  loss {epoch.train_loss:.4f}  accuracy {epoch.train_accuracy:.2%}"
+    )
+    if epoch.validation_loss is not None:
+        text += (
+            f"  validation loss {epoch.validation_loss:.4f}"
+            f"  validation accuracy {epoch.validation_accuracy:.2%}"
+        )
+    print(text, flush=True)
+    for loss in (epoch.train_loss, epoch.validation_loss):
+        if loss is not None and not math.isfinite(loss):
+            raise UserError(
+                f"{model}: the loss became {loss} in epoch {epoch.epoch}; lower "
+                f"{model}.learning_rate in params.yaml (now {settings.learning_rate:g})"
+            )
+
+
+def save_history(path: Path, history: list[Epoch]) -> None:
+    """Write the epochs as CSV, a column a field of `Epoch`; None becomes an empty cell."""
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Epoch)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(epoch) for epoch in history)

@@ -1,0 +1,79 @@
+"""The networks in PyTorch: build, predict, save, load. Weights are safetensors files."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from stages.common.architecture import Activation, Architecture, Conv, Dense, Dropout, MaxPool
+from stages.common.architecture import IMAGE_SHAPE, pool_first, shapes
+from stages.common.command import UserError
+
+ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid}
+
+
+def build(layers: Architecture) -> nn.Sequential:
+    """The network of an architecture: float32 (n, 1, 28, 28) to logits (n, 10)."""
+    layers = pool_first(layers)
+    modules: list[nn.Module] = []
+    shape = IMAGE_SHAPE
+    for layer, output_shape in zip(layers, shapes(layers), strict=True):
+        match layer:
+            case Conv():
+                modules.append(nn.Conv2d(shape[0], layer.filters, layer.kernel, padding=layer.padding))
+            case MaxPool():
+                modules.append(nn.MaxPool2d(layer.size))
+            case Dense():
+                if len(shape) == 3:
+                    modules.append(nn.Flatten())
+                modules.append(nn.Linear(int(np.prod(shape)), layer.units))
+            case Dropout():
+                modules.append(nn.Dropout(layer.rate))
+            case Activation():
+                modules.append(ACTIVATIONS[layer.kind]())
+        shape = output_shape
+    return nn.Sequential(*modules).to(memory_format=torch.channels_last)
+
+
+def to_tensor(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Scaled images, float32 (n, 28, 28), as a tensor (n, 1, 28, 28) on `device`.
+
+    The one channel is given the strides of channels-last storage, which PyTorch cannot guess:
+    without them the first convolution and pooling run several times slower on a CPU.
+    """
+    return torch.from_numpy(pixels).unsqueeze(-1).to(device).permute(0, 3, 1, 2)
+
+
+def predict_logits(network: nn.Module, images: torch.Tensor, batch_size: int = 500) -> torch.Tensor:
+    """Logits (n, 10) of float32 images (n, 1, 28, 28), on the network's device."""
+    network.eval()
+    with torch.inference_mode():
+        return torch.cat([network(batch) for batch in images.split(batch_size)])
+
+
+def predict_proba(network: nn.Module, pixels: np.ndarray) -> np.ndarray:
+    """Class probabilities, float32 (n, 10), of scaled images, float32 (n, 28, 28)."""
+    images = to_tensor(pixels, next(network.parameters()).device)
+    return predict_logits(network, images).softmax(dim=1).cpu().numpy()
+
+
+def save(network: nn.Module, path: Path) -> None:
+    """Write the network's weights to `path` (.safetensors)."""
+    save_file({name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}, path)
+
+
+def load(layers: Architecture, path: Path) -> nn.Sequential:
+    """The network of `layers` with the weights that `save` wrote.
+
+    Raises UserError, naming the file, if it is damaged or of another architecture.
+    """
+    network = build(layers)
+    try:
+        network.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} does not hold this architecture's weights: {reason}") from None
+    return network

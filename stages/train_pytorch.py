@@ -1,0 +1,154 @@
+"""Train one network with PyTorch and predict the test images.
+
+    python -m stages.train_pytorch cnn_dropout
+
+Reads data/*.npy and, from params.yaml, pytorch.<model> and the architecture that it names.
+Writes outputs/{models,predictions,history,cards,timings}/pytorch/<model>.*
+"""
+
+from functools import partial
+
+from stages.common import environment
+
+if __name__ == "__main__":
+    environment.prepare()
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from stages.common import architecture, command, dataset, params, results, training
+from stages.models import pytorch
+
+FRAMEWORK = "pytorch"
+OPTIMIZERS = {
+    "adam": partial(torch.optim.Adam, fused=True),
+    "sgd": partial(torch.optim.SGD, fused=True),
+}
+
+
+def main() -> None:
+    name = command.model_name(__doc__)
+    settings = params.read_model(FRAMEWORK, name, training.NetworkSettings)
+    layers = params.read(f"architectures.{settings.architecture}", architecture.Architecture)
+    device = choose_device(params.read("device", str))
+    make_deterministic(params.read("seed", params.Seed), params.read("threads", params.Positive))
+    data = dataset.load_training(training.held_out(settings))
+    test_images = dataset.scale_pixels(dataset.load_test_images(), settings.pixel_range)
+
+    print(f"{FRAMEWORK}.{name} on {device}\n{architecture.describe(layers)}", flush=True)
+    network = pytorch.build(layers).to(device)
+    with results.Stopwatch() as training_time:
+        history = train(network, data, settings, f"{FRAMEWORK}.{name}")
+    with results.Stopwatch() as prediction_time:
+        probabilities = pytorch.predict_proba(network, test_images)
+
+    training.save_history(results.path("history", FRAMEWORK, name, "csv"), history)
+    results.save(
+        FRAMEWORK,
+        name,
+        probabilities=probabilities,
+        extension="safetensors",
+        write_weights=partial(pytorch.save, network),
+        card={
+            "parameters": sum(architecture.parameter_counts(layers)),
+            "training_images": len(data.train_images),
+            "validation_images": len(data.validation_images),
+        },
+        timings={
+            "device": device.type,
+            "training_seconds": training_time.seconds,
+            "prediction_seconds": prediction_time.seconds,
+        },
+    )
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device called `wanted`; `auto` is CUDA if there is any, else MPS, else the CPU."""
+    available = [
+        *(["cuda"] if torch.cuda.is_available() else []),
+        *(["mps"] if torch.backends.mps.is_available() else []),
+        "cpu",
+    ]
+    if wanted == "auto":
+        return torch.device(available[0])
+    if wanted not in available:
+        raise command.UserError(
+            f"params.yaml: device is {wanted!r}; allowed here: auto, {', '.join(available)}"
+        )
+    return torch.device(wanted)
+
+
+def make_deterministic(seed: int, threads: int) -> None:
+    """Let equal runs give equal bits: seed, threads, and only algorithms without races."""
+    torch.manual_seed(seed)
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing reads it
+    torch.backends.cudnn.benchmark = False
+
+
+def train(
+    network: nn.Module, data: dataset.Split, settings: training.NetworkSettings, model: str
+) -> list[training.Epoch]:
+    """Train `network` in place and return its history."""
+    device = next(network.parameters()).device
+    images = pytorch.to_tensor(dataset.scale_pixels(data.train_images, settings.pixel_range), device)
+    labels = to_classes(data.train_labels, device)
+    validation_pixels = dataset.scale_pixels(data.validation_images, settings.pixel_range)
+    validation_images = pytorch.to_tensor(validation_pixels, device)
+    validation_labels = to_classes(data.validation_labels, device)
+    rates = training.learning_rates(settings, len(images)).tolist()
+    optimizer = OPTIMIZERS[settings.optimizer](network.parameters())
+
+    history = []
+    for number, epoch_rates in enumerate(rates, start=1):
+        network.train()
+        loss_sum = torch.zeros((), device=device)
+        correct = torch.zeros((), device=device)
+        batches = torch.randperm(len(images)).to(device).split(settings.batch_size)
+        bar = tqdm(batches, desc=f"epoch {number}/{settings.epochs}", leave=False, disable=None)
+        for batch, rate in zip(bar, epoch_rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.zero_grad()
+            logits = network(images[batch])
+            loss = functional.cross_entropy(logits, labels[batch])
+            loss.backward()
+            optimizer.step()
+            loss_sum += loss.detach() * len(batch)
+            correct += (logits.argmax(dim=1) == labels[batch]).sum()
+        validation_loss, validation_accuracy = evaluate(network, validation_images, validation_labels)
+        history.append(
+            training.Epoch(
+                epoch=number,
+                learning_rate=rate,
+                train_loss=loss_sum.item() / len(images),
+                train_accuracy=correct.item() / len(images),
+                validation_loss=validation_loss,
+                validation_accuracy=validation_accuracy,
+            )
+        )
+        training.report(history[-1], model, settings)
+    return history
+
+
+def evaluate(
+    network: nn.Module, images: torch.Tensor, labels: torch.Tensor
+) -> tuple[float, float] | tuple[None, None]:
+    """Mean cross-entropy in nats and accuracy, or None and None if there are no images."""
+    if len(images) == 0:
+        return None, None
+    logits = pytorch.predict_logits(network, images)
+    accuracy = (logits.argmax(dim=1) == labels).double().mean()
+    return functional.cross_entropy(logits, labels).item(), accuracy.item()
+
+
+def to_classes(labels: np.ndarray, device: torch.device) -> torch.Tensor:
+    """uint8 labels (n,) as int64, which PyTorch's loss asks for."""
+    return torch.from_numpy(labels.astype(np.int64)).to(device)
+
+
+if __name__ == "__main__":
+    command.run(main)
