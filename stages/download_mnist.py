@@ -117,7 +117,9 @@ def find(folder: str) -> dict[str, Path]:
         names = [plain, f"{plain}.gz", plain.replace("-idx", ".idx"), f"{plain.replace('-idx', '.idx')}.gz"]
         found = [root / name for name in names if (root / name).is_file()]
         if not found:
-            raise command.UserError(f"{root / plain} is missing (it may also be called {', '.join(names[1:])})")
+            raise command.UserError(
+                f"{root / plain} is missing (it may also be called {', '.join(names[1:])})"
+            )
         paths[part] = found[0]
     return paths
 
@@ -141,9 +143,7 @@ def fetch(published: Published, cache: Path) -> dict[str, Path]:
             with lend_downloader() as downloader:
                 for part, path in paths.items():
                     url = f"{source}{PARTS[part]}.gz"
-                    pooch.retrieve(
-                        url, published.checksums[part], path.name, cache, downloader=downloader
-                    )
+                    pooch.retrieve(url, published.checksums[part], path.name, cache, downloader=downloader)
         except _DELIVERY_ERRORS as error:
             failures.append(f"{source}: {_reason(error)}")
             print(f"failed: {failures[-1]}", flush=True)
@@ -311,7 +311,9 @@ def check(arrays: dict[str, np.ndarray], paths: dict[str, Path]) -> None:
         if labels.ndim != 1:
             raise command.UserError(f"{labels_path} holds images, not labels")
         if len(images) != len(labels):
-            raise command.UserError(f"{images_path} holds {len(images)} images, {labels_path} {len(labels)} labels")
+            raise command.UserError(
+                f"{images_path} holds {len(images)} images, {labels_path} {len(labels)} labels"
+            )
         if len(images) == 0:
             raise command.UserError(f"{images_path} holds no image")
         if labels.max() >= dataset.CLASSES:

@@ -52,16 +52,11 @@ def main() -> None:
         probabilities=probabilities,
         extension="safetensors",
         write_weights=partial(pytorch.save, network),
-        card={
-            "parameters": sum(architecture.parameter_counts(layers)),
-            "training_images": len(data.train_images),
-            "validation_images": len(data.validation_images),
-        },
-        timings={
-            "device": device.type,
-            "training_seconds": training_time.seconds,
-            "prediction_seconds": prediction_time.seconds,
-        },
+        parameters=sum(architecture.parameter_counts(layers)),
+        training_images=len(data.train_images),
+        device=device.type,
+        training_time=training_time,
+        prediction_time=prediction_time,
     )
 
 

@@ -4,6 +4,7 @@ PyTorch, Keras and NumPy build the same network from the same list. Every list e
 ten logits; softmax belongs to the loss and to `predict_proba`.
 """
 
+from itertools import pairwise
 from math import prod
 from typing import Annotated, Any, Literal
 
@@ -27,7 +28,7 @@ class Conv(Section):
     padding: Literal["same", "valid"]
 
     def output_shape(self, shape: Shape) -> Shape:
-        channels, rows, columns = _image(shape)
+        _, rows, columns = _image(shape)
         if self.padding == "same":
             return self.filters, rows, columns
         if self.kernel > min(rows, columns):
@@ -170,7 +171,7 @@ def pool_first(layers: Architecture) -> Architecture:
     and the activation has a quarter of the values to work on.
     """
     result = list(layers)
-    for i, (layer, following) in enumerate(zip(layers, layers[1:], strict=False)):
+    for i, (layer, following) in enumerate(pairwise(layers)):
         if isinstance(layer, Activation) and isinstance(following, MaxPool):
             result[i : i + 2] = following, layer
     return tuple(result)

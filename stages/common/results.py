@@ -35,15 +35,18 @@ def save(
     probabilities: np.ndarray,
     extension: str,
     write_weights: Callable[[Path], None],
-    card: dict[str, int],
-    timings: dict[str, float | str],
+    parameters: int,
+    training_images: int,
+    device: str,
+    training_time: Stopwatch,
+    prediction_time: Stopwatch,
 ) -> None:
-    """Write a trained model's predictions, weights, card and timings.
+    """Write a trained model's weights, predictions, card and timings.
 
-    probabilities: float32 (n_test, 10), row i = class probabilities of test image i.
+    probabilities: float (n_test, 10), row i = class probabilities of test image i; saved as float32.
     write_weights: writes the trained model to a path that ends in `extension`.
-    card: whole numbers that describe the model: parameters, training_images, validation_images.
-    timings: device, training_seconds, prediction_seconds; all that differs between equal runs.
+    parameters: how many numbers the training set. training_images: how many it saw.
+    device, training_time, prediction_time: all that differs between equal runs.
 
     Raises UserError, before anything is written, if a probability is not finite.
     """
@@ -51,8 +54,18 @@ def save(
         raise UserError(f"{framework}.{model}: the predictions hold nan or infinity")
     with replacing(path("models", framework, model, extension)) as partial:
         write_weights(partial)
-    save_json(path("cards", framework, model, "json"), card)
-    save_json(path("timings", framework, model, "json"), timings)
+    save_json(
+        path("cards", framework, model, "json"),
+        {"parameters": parameters, "training_images": training_images},
+    )
+    save_json(
+        path("timings", framework, model, "json"),
+        {
+            "device": device,
+            "training_seconds": training_time.seconds,
+            "prediction_seconds": prediction_time.seconds,
+        },
+    )
     save_array(path("predictions", framework, model, "npy"), probabilities.astype(np.float32))
 
 

@@ -8,8 +8,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from stages.common.architecture import Activation, Architecture, Conv, Dense, Dropout, MaxPool
-from stages.common.architecture import IMAGE_SHAPE, pool_first, shapes
+from stages.common.architecture import (
+    IMAGE_SHAPE,
+    Activation,
+    Architecture,
+    Conv,
+    Dense,
+    Dropout,
+    MaxPool,
+    pool_first,
+    shapes,
+)
 from stages.common.command import UserError
 
 ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid}

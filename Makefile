@@ -1,0 +1,45 @@
+# `make` installs and runs the pipeline, `make test` installs and runs the tests.
+# The rest is for those who change something.
+
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/.venv
+
+.PHONY: all test lint format readme lock clean
+
+all: .venv/installed
+	python -m dvc repro
+	@python -m dvc metrics show
+
+test: .venv/installed
+	python -m pytest
+
+lint: .venv/installed
+	ruff check .
+	ruff format --check .
+
+format: .venv/installed
+	ruff check --fix .
+	ruff format .
+
+# Writes the results table of README.md from outputs/metrics and outputs/timings.
+readme: .venv/installed
+	python -m tools.readme
+
+# Compiles requirements.txt from requirements.in: every package, for every system and Python.
+lock: .venv/installed
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command "make lock" requirements.in --output-file requirements.txt
+
+clean:
+	rm -rf .venv
+
+# uv installs several times faster than pip; where it cannot, pip does the same.
+.venv/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+		echo 'error: $(PYTHON) is not Python 3.11, 3.12 or 3.13; name one: make PYTHON=python3.12'; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements.in)" && \
+		UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-}}" .venv/bin/uv pip install --requirements requirements.txt || \
+		.venv/bin/python -m pip install --no-compile --disable-pip-version-check --requirement requirements.txt
+	@touch $@

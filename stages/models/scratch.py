@@ -1,0 +1,356 @@
+"""Neural networks in plain NumPy: layers, softmax cross-entropy, optimisers, and their mathematics.
+
+A layer's `forward` maps a batch to the next layer's input and remembers what its `backward`
+needs. `backward` takes g = ∂L/∂y, the gradient of the loss with respect to what `forward`
+returned, leaves the gradients of the layer's own parameters in `gradients`, and returns ∂L/∂x
+for the layer before. Nothing else is backpropagation. Images are (n, rows, columns, channels).
+
+The method: Rumelhart, Hinton and Williams, Learning representations by back-propagating errors,
+Nature 323, 1986.
+"""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from stages.common import architecture
+from stages.common.architecture import Architecture
+from stages.common.command import UserError
+
+
+class Layer:
+    """A step of the network. Layers without parameters leave both dictionaries empty."""
+
+    def __init__(self) -> None:
+        self.parameters: dict[str, np.ndarray] = {}
+        self.gradients: dict[str, np.ndarray] = {}
+
+    def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
+        raise NotImplementedError
+
+    def backward(self, g: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+
+class Dense(Layer):
+    """y = x W + b.
+
+    ∂L/∂W = xᵀ g,  ∂L/∂b = Σ g over the batch,  ∂L/∂x = g Wᵀ.
+    """
+
+    def __init__(self, inputs: int, units: int, generator: np.random.Generator):
+        super().__init__()
+        self.parameters = {
+            "weights": glorot_uniform((inputs, units), inputs, units, generator),
+            "biases": np.zeros(units, np.float32),
+        }
+
+    def forward(self, x: np.ndarray, training: bool) -> np.ndarray:  # (n, inputs) → (n, units)
+        self.x = x
+        return x @ self.parameters["weights"] + self.parameters["biases"]
+
+    def backward(self, g: np.ndarray) -> np.ndarray:  # (n, units) → (n, inputs)
+        self.gradients = {"weights": self.x.T @ g, "biases": g.sum(axis=0)}
+        return g @ self.parameters["weights"].T
+
+
+class Conv2D(Layer):
+    """The matrix product of every k×k window with the filters, stride 1: y[r, c] = window[r, c] W + b.
+
+    Written over all windows at once this is Dense, so ∂L/∂W = windowsᵀ g and ∂L/∂b = Σ g. A pixel
+    takes part in k² windows: ∂L/∂x is the sum, over the k² places in the window, of g Wᵀ shifted
+    to that place.
+    """
+
+    def __init__(
+        self, channels: int, filters: int, kernel: int, padding: str, generator: np.random.Generator
+    ):
+        super().__init__()
+        self.kernel = kernel
+        left = (kernel - 1) // 2 if padding == "same" else 0
+        self.padding = left, kernel - 1 - left if padding == "same" else 0
+        area = kernel * kernel
+        self.parameters = {
+            "weights": glorot_uniform(
+                (kernel, kernel, channels, filters), area * channels, area * filters, generator
+            ),
+            "biases": np.zeros(filters, np.float32),
+        }
+
+    def forward(
+        self, x: np.ndarray, training: bool
+    ) -> np.ndarray:  # (n, r, c, channels) → (n, r', c', filters)
+        k, weights = self.kernel, self.parameters["weights"]
+        padded = np.pad(x, ((0, 0), self.padding, self.padding, (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (k, k), axis=(1, 2))
+        windows = windows.transpose(0, 1, 2, 4, 5, 3)  # (n, r', c', k, k, channels)
+        self.padded_shape, self.output_shape = padded.shape, windows.shape[:3]
+        self.rows = windows.reshape(-1, weights[..., 0].size)  # a copy: (n·r'·c', k·k·channels)
+        y = self.rows @ weights.reshape(-1, weights.shape[-1]) + self.parameters["biases"]
+        return y.reshape(*self.output_shape, -1)
+
+    def backward(self, g: np.ndarray) -> np.ndarray:
+        # (n, r', c', filters) → (n, r, c, channels)
+        weights = self.parameters["weights"]
+        _, rows, columns = self.output_shape
+        flat = g.reshape(-1, weights.shape[-1])  # (n·r'·c', filters)
+        self.gradients = {
+            "weights": (self.rows.T @ flat).reshape(weights.shape),
+            "biases": flat.sum(axis=0),
+        }
+        gradient = np.zeros(self.padded_shape, g.dtype)
+        for i in range(self.kernel):
+            for j in range(self.kernel):
+                gradient[:, i : i + rows, j : j + columns] += g @ weights[i, j].T
+        (before, after), (_, height, width, _) = self.padding, self.padded_shape
+        return gradient[:, before : height - after, before : width - after]
+
+
+class MaxPool2D(Layer):
+    """The largest value of each s×s square; rows and columns left over are dropped.
+
+    ∂L/∂x is g at the place of the largest value (the first, should several be equal), else 0.
+    """
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: np.ndarray, training: bool) -> np.ndarray:  # (n, r, c, ch) → (n, r/s, c/s, ch)
+        s, (n, rows, columns, channels) = self.size, x.shape
+        kept = x[:, : rows // s * s, : columns // s * s]
+        squares = kept.reshape(n, rows // s, s, columns // s, s, channels).transpose(0, 1, 3, 5, 2, 4)
+        squares = squares.reshape(n, rows // s, columns // s, channels, s * s)
+        self.input_shape, self.kept_shape = x.shape, kept.shape
+        self.largest = squares.argmax(axis=-1)[..., np.newaxis]
+        return np.take_along_axis(squares, self.largest, axis=-1)[..., 0]
+
+    def backward(self, g: np.ndarray) -> np.ndarray:  # (n, r/s, c/s, ch) → (n, r, c, ch)
+        s, (n, rows, columns, channels) = self.size, g.shape
+        squares = np.zeros((*g.shape, s * s), g.dtype)
+        np.put_along_axis(squares, self.largest, g[..., np.newaxis], axis=-1)
+        squares = squares.reshape(n, rows, columns, channels, s, s).transpose(0, 1, 4, 2, 5, 3)
+        gradient = np.zeros(self.input_shape, g.dtype)
+        gradient[:, : rows * s, : columns * s] = squares.reshape(self.kept_shape)
+        return gradient
+
+
+class Flatten(Layer):
+    """Each image as one row. ∂L/∂x is g in the image's shape."""
+
+    def forward(self, x: np.ndarray, training: bool) -> np.ndarray:  # (n, r, c, ch) → (n, r·c·ch)
+        self.input_shape = x.shape
+        return x.reshape(len(x), -1)
+
+    def backward(self, g: np.ndarray) -> np.ndarray:
+        return g.reshape(self.input_shape)
+
+
+class ReLU(Layer):
+    """y = max(x, 0).  ∂L/∂x = g where x > 0, else 0."""
+
+    def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
+        self.positive = x > 0
+        return x * self.positive
+
+    def backward(self, g: np.ndarray) -> np.ndarray:
+        return g * self.positive
+
+
+class Sigmoid(Layer):
+    """y = 1 / (1 + e⁻ˣ), computed as (1 + tanh(x/2)) / 2, which never overflows.  ∂L/∂x = g y (1 - y)."""
+
+    def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
+        self.y = (1 + np.tanh(x / 2)) / 2
+        return self.y
+
+    def backward(self, g: np.ndarray) -> np.ndarray:
+        return g * self.y * (1 - self.y)
+
+
+class Dropout(Layer):
+    """While training y = x m / (1 - rate), m being 0 with probability `rate`, else 1; later y = x.
+
+    ∂L/∂x = g m / (1 - rate). Source: Srivastava et al., JMLR 15, 2014.
+    """
+
+    def __init__(self, rate: float, generator: np.random.Generator):
+        super().__init__()
+        self.rate, self.generator = rate, generator
+
+    def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
+        if not training:
+            return x
+        kept = self.generator.random(x.shape, np.float32) >= self.rate
+        self.scale = kept * x.dtype.type(1 / (1 - self.rate))
+        return x * self.scale
+
+    def backward(self, g: np.ndarray) -> np.ndarray:
+        return g * self.scale
+
+
+ACTIVATIONS = {"relu": ReLU, "sigmoid": Sigmoid}
+
+
+def glorot_uniform(
+    shape: tuple[int, ...], inputs: int, outputs: int, generator: np.random.Generator
+) -> np.ndarray:
+    """First weights, float32, uniform within ±√(6 / (inputs + outputs)) (Glorot and Bengio, 2010)."""
+    bound = np.sqrt(6 / (inputs + outputs))
+    return generator.uniform(-bound, bound, shape).astype(np.float32)
+
+
+class Network:
+    """Layers in a row: images, float32 (n, 28, 28), to logits (n, 10)."""
+
+    def __init__(self, layers: list[Layer]):
+        self.layers = layers
+
+    def forward(self, images: np.ndarray, training: bool = False) -> np.ndarray:
+        x = images[..., np.newaxis]  # one channel
+        for layer in self.layers:
+            x = layer.forward(x, training)
+        return x
+
+    def backward(self, g: np.ndarray) -> np.ndarray:
+        for layer in reversed(self.layers):
+            g = layer.backward(g)
+        return g[..., 0]
+
+    @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Every weight and bias, named like `0.weights` after the layer's place."""
+        return self._collect("parameters")
+
+    @property
+    def gradients(self) -> dict[str, np.ndarray]:
+        """∂L/∂parameter of the last `backward`, under the same names."""
+        return self._collect("gradients")
+
+    def _collect(self, which: str) -> dict[str, np.ndarray]:
+        return {
+            f"{place}.{name}": array
+            for place, layer in enumerate(self.layers)
+            for name, array in getattr(layer, which).items()
+        }
+
+
+def build(layers: Architecture, generator: np.random.Generator) -> Network:
+    """The network of an architecture with random first weights from `generator`."""
+    layers = architecture.pool_first(layers)
+    built: list[Layer] = []
+    shape = architecture.IMAGE_SHAPE
+    for layer, output_shape in zip(layers, architecture.shapes(layers), strict=True):
+        match layer:
+            case architecture.Conv():
+                built.append(Conv2D(shape[0], layer.filters, layer.kernel, layer.padding, generator))
+            case architecture.MaxPool():
+                built.append(MaxPool2D(layer.size))
+            case architecture.Dense():
+                if len(shape) == 3:
+                    built.append(Flatten())
+                built.append(Dense(int(np.prod(shape)), layer.units, generator))
+            case architecture.Dropout():
+                built.append(Dropout(layer.rate, generator))
+            case architecture.Activation():
+                built.append(ACTIVATIONS[layer.kind]())
+        shape = output_shape
+    return Network(built)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Rows of probabilities, eᶻ / Σ eᶻ, of rows of logits; the maximum is taken off against overflow."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def softmax_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
+    """The mean cross-entropy in nats of logits (n, 10) at labels (n,), and its gradient (n, 10).
+
+    L = mean(log Σ eᶻ - z[label]).  ∂L/∂z = (softmax(z) - one_hot(label)) / n.
+    """
+    rows = np.arange(len(labels))
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    powers = np.exp(shifted)
+    sums = powers.sum(axis=1, keepdims=True)
+    loss = np.mean(np.log(sums[:, 0]) - shifted[rows, labels])
+    gradient = powers / sums
+    gradient[rows, labels] -= 1
+    return float(loss), gradient / len(labels)
+
+
+class SGD:
+    """w ← w - learning_rate · ∂L/∂w."""
+
+    def step(self, network: Network, learning_rate: float) -> None:
+        parameters, gradients = network.parameters, network.gradients
+        for name, array in parameters.items():
+            array -= learning_rate * gradients[name]
+
+
+class Adam:
+    """w ← w - learning_rate · m̂ / (√v̂ + ε) (Kingma and Ba, 2015, Algorithm 1).
+
+    m and v are running means of the gradient and of its square; m̂ = m / (1 - β₁ᵗ) and
+    v̂ = v / (1 - β₂ᵗ) make up for their start at zero.
+    """
+
+    def __init__(self, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-8):
+        self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
+        self.steps = 0
+        self.means: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def step(self, network: Network, learning_rate: float) -> None:
+        self.steps += 1
+        scale_m, scale_v = 1 - self.beta_1**self.steps, 1 - self.beta_2**self.steps
+        parameters, gradients = network.parameters, network.gradients
+        for name, array in parameters.items():
+            if name not in self.means:
+                self.means[name] = np.zeros_like(array), np.zeros_like(array)
+            (m, v), gradient = self.means[name], gradients[name]
+            m += (1 - self.beta_1) * (gradient - m)
+            v += (1 - self.beta_2) * (gradient * gradient - v)
+            array -= learning_rate / scale_m * m / (np.sqrt(v / scale_v) + self.epsilon)
+
+
+def predict_logits(network: Network, pixels: np.ndarray, batch_size: int = 500) -> np.ndarray:
+    """Logits, float32 (n, 10), of scaled images, float32 (n, 28, 28)."""
+    batches = range(0, len(pixels), batch_size)
+    return np.concatenate([network.forward(pixels[start : start + batch_size]) for start in batches])
+
+
+def predict_proba(network: Network, pixels: np.ndarray) -> np.ndarray:
+    """Class probabilities, float32 (n, 10), of scaled images, float32 (n, 28, 28)."""
+    return softmax(predict_logits(network, pixels))
+
+
+def save(network: Network, path: Path) -> None:
+    """Write the network's weights to `path` (.npz)."""
+    np.savez(path, **network.parameters)
+
+
+def load(layers: Architecture, path: Path) -> Network:
+    """The network of `layers` with the weights that `save` wrote.
+
+    Raises UserError, naming the file, if it is damaged, holds Python objects (which are never
+    unpickled) or the weights of another architecture.
+    """
+    network = build(layers, np.random.default_rng(0))
+    parameters = network.parameters
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            saved = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is no .npz file of numbers: {error}") from None
+    if {n: (a.dtype, a.shape) for n, a in saved.items()} != {
+        n: (a.dtype, a.shape) for n, a in parameters.items()
+    }:
+        raise UserError(f"{path} does not hold this architecture's weights")
+    for name, array in parameters.items():
+        array[...] = saved[name]
+    return network
+
+
+def _layout(arrays: dict[str, np.ndarray]) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    return {name: (array.dtype, array.shape) for name, array in arrays.items()}

@@ -1,0 +1,110 @@
+"""Train one network with the NumPy layers of models/scratch.py and predict the test images.
+
+    python -m stages.train_scratch mlp_relu
+
+Reads data/*.npy and, from params.yaml, scratch.<model> and the architecture that it names.
+Writes outputs/{models,predictions,history,cards,timings}/scratch/<model>.*
+"""
+
+from functools import partial
+
+from stages.common import environment
+
+if __name__ == "__main__":
+    environment.prepare()
+
+import numpy as np
+from tqdm import tqdm
+
+from stages.common import architecture, command, dataset, params, results, training
+from stages.models import scratch
+
+FRAMEWORK = "scratch"
+OPTIMIZERS = {"adam": scratch.Adam, "sgd": scratch.SGD}
+
+
+def main() -> None:
+    name = command.model_name(__doc__)
+    settings = params.read_model(FRAMEWORK, name, training.NetworkSettings)
+    layers = params.read(f"architectures.{settings.architecture}", architecture.Architecture)
+    generator = np.random.default_rng(params.read("seed", params.Seed))
+    data = dataset.load_training(training.held_out(settings))
+    test_images = dataset.scale_pixels(dataset.load_test_images(), settings.pixel_range)
+
+    print(f"{FRAMEWORK}.{name} on cpu\n{architecture.describe(layers)}", flush=True)
+    network = scratch.build(layers, generator)
+    with results.Stopwatch() as training_time:
+        history = train(network, data, settings, generator, f"{FRAMEWORK}.{name}")
+    with results.Stopwatch() as prediction_time:
+        probabilities = scratch.predict_proba(network, test_images)
+
+    training.save_history(results.path("history", FRAMEWORK, name, "csv"), history)
+    results.save(
+        FRAMEWORK,
+        name,
+        probabilities=probabilities,
+        extension="npz",
+        write_weights=partial(scratch.save, network),
+        parameters=sum(architecture.parameter_counts(layers)),
+        training_images=len(data.train_images),
+        device="cpu",
+        training_time=training_time,
+        prediction_time=prediction_time,
+    )
+
+
+def train(
+    network: scratch.Network,
+    data: dataset.Split,
+    settings: training.NetworkSettings,
+    generator: np.random.Generator,
+    model: str,
+) -> list[training.Epoch]:
+    """Train `network` in place, images in an order from `generator`, and return its history."""
+    images = dataset.scale_pixels(data.train_images, settings.pixel_range)
+    validation_images = dataset.scale_pixels(data.validation_images, settings.pixel_range)
+    rates = training.learning_rates(settings, len(images)).tolist()
+    optimizer = OPTIMIZERS[settings.optimizer]()
+
+    history = []
+    for number, epoch_rates in enumerate(rates, start=1):
+        loss_sum, correct = 0.0, 0
+        order = generator.permutation(len(images))
+        bar = tqdm(epoch_rates, desc=f"epoch {number}/{settings.epochs}", leave=False, disable=None)
+        for step, rate in enumerate(bar):
+            batch = order[step * settings.batch_size : (step + 1) * settings.batch_size]
+            labels = data.train_labels[batch]
+            logits = network.forward(images[batch], training=True)
+            loss, gradient = scratch.softmax_cross_entropy(logits, labels)
+            network.backward(gradient)
+            optimizer.step(network, rate)
+            loss_sum += loss * len(batch)
+            correct += np.count_nonzero(logits.argmax(axis=1) == labels)
+        validation_loss, validation_accuracy = evaluate(network, validation_images, data.validation_labels)
+        history.append(
+            training.Epoch(
+                epoch=number,
+                learning_rate=rate,
+                train_loss=loss_sum / len(images),
+                train_accuracy=correct / len(images),
+                validation_loss=validation_loss,
+                validation_accuracy=validation_accuracy,
+            )
+        )
+        training.report(history[-1], model, settings)
+    return history
+
+
+def evaluate(
+    network: scratch.Network, images: np.ndarray, labels: np.ndarray
+) -> tuple[float, float] | tuple[None, None]:
+    """Mean cross-entropy in nats and accuracy, or None and None if there are no images."""
+    if len(images) == 0:
+        return None, None
+    logits = scratch.predict_logits(network, images)
+    loss, _ = scratch.softmax_cross_entropy(logits, labels)
+    return loss, float(np.mean(logits.argmax(axis=1) == labels))
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,175 @@
+"""A tiny data set, and copies of the project to run it in."""
+
+import gzip
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+TRAIN, TEST = 400, 100
+IDX_NAMES = {
+    "train_images": "train-images-idx3-ubyte",
+    "train_labels": "train-labels-idx1-ubyte",
+    "test_images": "t10k-images-idx3-ubyte",
+    "test_labels": "t10k-labels-idx1-ubyte",
+}
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["DVC_NO_ANALYTICS"] = "true"
+
+
+def tiny_arrays(train: int = TRAIN, test: int = TEST) -> dict[str, np.ndarray]:
+    """Ten easy classes: each has a pattern of its own, every image adds noise to it."""
+    generator = np.random.default_rng(7)
+    patterns = np.kron(generator.integers(0, 200, (10, 7, 7)), np.ones((1, 4, 4)))
+    arrays = {}
+    for part, count in (("train", train), ("test", test)):
+        labels = generator.permutation(np.arange(count) % 10).astype(np.uint8)
+        noise = generator.integers(0, 56, (count, 28, 28))
+        arrays[f"{part}_images"] = (patterns[labels] + noise).astype(np.uint8)
+        arrays[f"{part}_labels"] = labels
+    return arrays
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    """The IDX file of a uint8 array."""
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    return header + array.tobytes()
+
+
+def write_idx(folder: Path, arrays: dict[str, np.ndarray], compress: bool = False) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, array in arrays.items():
+        if compress:
+            (folder / f"{IDX_NAMES[part]}.gz").write_bytes(gzip.compress(idx_bytes(array)))
+        else:
+            (folder / IDX_NAMES[part]).write_bytes(idx_bytes(array))
+
+
+@pytest.fixture(scope="session")
+def idx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny data set as IDX files."""
+    folder = tmp_path_factory.mktemp("idx")
+    write_idx(folder, tiny_arrays())
+    return folder
+
+
+def load_params() -> dict:
+    return yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+
+
+def models(framework: str) -> list[str]:
+    return list(load_params()[framework])
+
+
+def tiny_params(folder: Path) -> dict:
+    """The project's parameters for the tiny data set: every model, few images, few trees, one epoch."""
+    content = load_params()
+    content["data"] = {"dataset": str(folder), "validation_images": 40}
+    for framework in ("pytorch", "tensorflow", "scratch"):
+        for settings in content[framework].values():
+            settings.update(batch_size=20, epochs=1)
+    content["sklearn"]["random_forest"]["arguments"]["n_estimators"] = 5
+    return content
+
+
+def write_params(project: Path, content: dict) -> None:
+    (project / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+def edit_params(project: Path, key: str, value: object) -> None:
+    """Set the value at a dotted key of the project's params.yaml."""
+    content = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    section = content
+    *parents, last = key.split(".")
+    for parent in parents:
+        section = section[parent]
+    section[last] = value
+    write_params(project, content)
+
+
+def clone(target: Path) -> Path:
+    """A Git repository with the project's files as they are now, committed or not."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    git(target, "init", "--quiet")
+    commit(target, "The project")
+    return target
+
+
+def git(project: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
+    run = subprocess.run(
+        ["git", *identity, *arguments], cwd=project, capture_output=True, text=True, check=True
+    )
+    return run.stdout
+
+
+def commit(project: Path, message: str) -> None:
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "--allow-empty", "--message", message)
+
+
+def command(project: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m …` in the project with the tests' own Python first on the path."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=project,
+        env={**os.environ, "PATH": path, "PYTHONPATH": "", **variables},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def dvc(project: Path, *arguments: str) -> str:
+    """What a DVC command that must succeed prints."""
+    run = command(project, "dvc", *arguments)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, idx_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project with tiny parameters and data, which the current process works in."""
+    from stages.common import params
+
+    write_params(tmp_path, tiny_params(idx_folder))
+    (tmp_path / "data").mkdir()
+    for part, array in tiny_arrays().items():
+        np.save(tmp_path / "data" / f"{part}.npy", array)
+    monkeypatch.chdir(tmp_path)
+    params._file.cache_clear()
+    yield tmp_path
+    params._file.cache_clear()
+
+
+@pytest.fixture
+def run_stage(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Calls a stage's `main` in this process, after setting parameters by dotted keys."""
+    from importlib import import_module
+
+    from stages.common import params
+
+    def run(stage: str, *arguments: str, **edits: object) -> None:
+        for key, value in edits.items():
+            edit_params(workspace, key, value)
+        params._file.cache_clear()
+        monkeypatch.setattr(sys, "argv", [stage, *arguments])
+        import_module(f"stages.{stage}").main()
+
+    return run

@@ -1,0 +1,102 @@
+import keras
+import numpy as np
+import pytest
+import torch
+from conftest import load_params
+from pydantic import TypeAdapter, ValidationError
+
+from stages.common import architecture
+from stages.models import pytorch, scratch, tensorflow
+
+ARCHITECTURES = load_params()["architectures"]
+
+
+def parse(layers: list) -> architecture.Architecture:
+    return TypeAdapter(architecture.Architecture).validate_python(layers)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_three_frameworks_build_as_many_parameters_as_announced(name):
+    layers = parse(ARCHITECTURES[name])
+    announced = sum(architecture.parameter_counts(layers))
+    assert sum(p.numel() for p in pytorch.build(layers).parameters()) == announced
+    assert tensorflow.build(layers).count_params() == announced
+    built = scratch.build(layers, np.random.default_rng(0))
+    assert sum(array.size for array in built.parameters.values()) == announced
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("linear", 784 * 10 + 10 + 10 * 10 + 10),
+        ("cnn_valid", (9 + 1) * 24 + (9 * 24 + 1) * 36 + 901 * 128 + 129 * 10),
+        ("cnn_wide", (9 + 1) * 32 + (9 * 32 + 1) * 64 + (3136 + 1) * 128 + 129 * 10),
+        ("cnn_dropout", (9 + 1) * 16 + (9 * 16 + 1) * 32 + (1568 + 1) * 128 + 129 * 10),
+        ("tiny_vgg", 100 + 3 * (9 * 10 + 1) * 10 + 491 * 10),
+        ("mlp_relu", 785 * 128 + 129 * 10),
+    ],
+)
+def test_known_networks_have_their_known_size(name, parameters):
+    assert sum(architecture.parameter_counts(parse(ARCHITECTURES[name]))) == parameters
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_announced_shapes_are_those_of_pytorch(name):
+    layers = architecture.pool_first(parse(ARCHITECTURES[name]))
+    x = torch.zeros(2, 1, 28, 28)
+    shapes = iter(architecture.shapes(layers))
+    for module in pytorch.build(layers).eval():
+        x = module(x)
+        if not isinstance(module, torch.nn.Flatten):
+            assert tuple(x.shape[1:]) == next(shapes)
+
+
+def test_pooling_before_the_activation_changes_no_bit():
+    torch.manual_seed(0)
+    images = torch.randn(8, 1, 28, 28)
+    late = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2))
+    early = torch.nn.Sequential(late[0], late[2], late[1])
+    gradients = []
+    for network in (late, early):
+        network.zero_grad()
+        output = network(images)
+        (output**2).sum().backward()
+        gradients.append((output.detach(), late[0].weight.grad.clone()))
+    assert torch.equal(gradients[0][0], gradients[1][0])
+    assert torch.equal(gradients[0][1], gradients[1][1])
+    assert [layer.kind for layer in architecture.pool_first(parse(ARCHITECTURES["cnn"]))] == [
+        "conv", "max_pool", "relu", "conv", "max_pool", "relu", "dense", "relu", "dense",
+    ]  # fmt: skip
+
+
+def test_description_lists_every_layer_and_the_sum():
+    text = architecture.describe(parse(ARCHITECTURES["cnn_dropout"]))
+    assert len(text.splitlines()) == 1 + len(ARCHITECTURES["cnn_dropout"]) + 1
+    assert "206,922" in text.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("layers", "complaint"),
+    [
+        (["rleu", {"dense": 10}], "unknown layer; allowed: conv"),
+        ([{"dense": 11}], "must be dense: 10"),
+        ([], "must be dense: 10"),
+        ([{"dense": 0}, {"dense": 10}], "greater than 0"),
+        ([{"dense": True}, {"dense": 10}], "a number is wanted"),
+        ([{"dropout": 1}, {"dense": 10}], "less than 1"),
+        ([{"dense": 10}, {"max_pool": 2}], "layer 1: wants an image"),
+        ([{"max_pool": 29}, {"dense": 10}], "layer 0: max_pool 29 is larger than the image"),
+        ([{"conv": {"filters": 1, "kernel": 30, "padding": "valid"}}, {"dense": 10}], "kernel 30 is larger"),
+        ([{"conv": {"filters": 1, "kernel": 3, "padding": "full"}}, {"dense": 10}], "'same' or 'valid'"),
+        ([{"conv": {"filters": 1, "kernel": 3, "pad": "same"}}, {"dense": 10}], "Extra inputs"),
+        ([{"conv": 3}, {"dense": 10}], "unknown layer"),
+        ([{"dense": 10, "relu": None}], "unknown layer"),
+    ],
+)
+def test_impossible_networks_are_refused_with_what_is_allowed(layers, complaint):
+    with pytest.raises(ValidationError, match=complaint):
+        parse(layers)
+
+
+def test_keras_backend_is_tensorflow():
+    assert keras.backend.backend() == "tensorflow"

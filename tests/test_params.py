@@ -1,0 +1,69 @@
+import pytest
+from conftest import edit_params
+
+from stages.common import params, training
+from stages.common.command import UserError
+
+
+def read(workspace, key, kind):
+    params._file.cache_clear()
+    return params.read(key, kind)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "complaint"),
+    [
+        ("learning_rate", -1, "pytorch.mlp.learning_rate is -1: it should be greater than 0"),
+        ("learning_rate", "fast", "pytorch.mlp.learning_rate is 'fast': it should be a valid number"),
+        ("learning_rate", float("nan"), "pytorch.mlp.learning_rate is nan"),
+        ("epochs", 0, "pytorch.mlp.epochs is 0: it should be greater than 0"),
+        ("epochs", True, "pytorch.mlp.epochs is True: a number is wanted"),
+        ("optimizer", "adma", "pytorch.mlp.optimizer is 'adma': it should be 'sgd' or 'adam'"),
+        ("pixel_range", [1, 0], "the first number must be smaller"),
+        ("momentum", 0.9, "pytorch.mlp.momentum is unknown; allowed: architecture, pixel_range"),
+        ("validation_images", -5, "pytorch.mlp.validation_images is -5"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(workspace, key, value, complaint):
+    edit_params(workspace, f"pytorch.mlp.{key}", value)
+    with pytest.raises(UserError) as caught:
+        read(workspace, "pytorch.mlp", training.NetworkSettings)
+    assert complaint in str(caught.value)
+    assert str(caught.value).startswith("params.yaml: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_every_wrong_value_is_named_at_once(workspace):
+    edit_params(workspace, "pytorch.mlp.epochs", 0)
+    edit_params(workspace, "pytorch.mlp.batch_size", 0)
+    with pytest.raises(UserError, match="batch_size.*epochs|epochs.*batch_size"):
+        read(workspace, "pytorch.mlp", training.NetworkSettings)
+
+
+def test_a_number_that_yaml_takes_for_text_is_a_number(workspace):
+    text = (workspace / "params.yaml").read_text()
+    (workspace / "params.yaml").write_text(text + "\nrate: 1e-3\n")
+    assert read(workspace, "rate", params.Rate) == 0.001
+
+
+def test_a_missing_key_is_answered_with_its_neighbours(workspace):
+    with pytest.raises(UserError, match=r"data.dataste is missing; data has dataset, validation_images"):
+        read(workspace, "data.dataste", str)
+
+
+def test_a_model_name_with_a_slash_is_refused():
+    with pytest.raises(UserError, match="letters, digits and _"):
+        params.read_model("pytorch", "a/b", training.NetworkSettings)
+
+
+@pytest.mark.parametrize("content", ["a: [", "- 1\n- 2", ""])
+def test_a_file_that_is_no_mapping_is_refused(workspace, content):
+    (workspace / "params.yaml").write_text(content)
+    with pytest.raises(UserError, match=r"params\.yaml"):
+        read(workspace, "seed", params.Seed)
+
+
+def test_a_missing_file_says_where_to_run(workspace):
+    (workspace / "params.yaml").unlink()
+    with pytest.raises(UserError, match="run from the project's top folder"):
+        read(workspace, "seed", params.Seed)

@@ -1,0 +1,239 @@
+"""The from-scratch layers against finite differences and against PyTorch."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+from torch.nn import functional
+
+from stages.common.architecture import Architecture
+from stages.common.command import UserError
+from stages.models import scratch
+
+GENERATOR = np.random.default_rng(0)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def in_float64(layer: scratch.Layer) -> scratch.Layer:
+    layer.parameters = {name: array.astype(np.float64) for name, array in layer.parameters.items()}
+    return layer
+
+
+@st.composite
+def layers_and_inputs(draw) -> tuple[scratch.Layer, np.ndarray]:
+    """A random layer in float64 and a batch that it takes."""
+    generator = np.random.default_rng(draw(seeds))
+    n, channels = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    rows, columns = draw(st.integers(3, 7)), draw(st.integers(3, 7))
+    image = (n, rows, columns, channels)
+    kind = draw(st.sampled_from(["dense", "conv", "pool", "relu", "sigmoid", "flatten", "dropout"]))
+    match kind:
+        case "dense":
+            return in_float64(scratch.Dense(5, 4, generator)), generator.normal(size=(n, 5))
+        case "conv":
+            kernel = draw(st.integers(1, 3))
+            padding = draw(st.sampled_from(["same", "valid"]))
+            layer = scratch.Conv2D(channels, draw(st.integers(1, 3)), kernel, padding, generator)
+            return in_float64(layer), generator.normal(size=image)
+        case "pool":
+            return scratch.MaxPool2D(draw(st.integers(1, 3))), generator.permutation(
+                np.prod(image)
+            ).reshape(image).astype(np.float64)  # no two values closer than the difference step
+        case "relu":
+            x = generator.normal(size=image)
+            return scratch.ReLU(), x + np.sign(x) * 0.01  # none at the kink
+        case "sigmoid":
+            return scratch.Sigmoid(), generator.normal(size=image)
+        case "flatten":
+            return scratch.Flatten(), generator.normal(size=image)
+        case "dropout":
+            return scratch.Dropout(0.4, np.random.default_rng(0)), generator.normal(size=image)
+
+
+def numeric_gradient(function, array: np.ndarray, step: float = 1e-5) -> np.ndarray:
+    """∂function/∂array by central differences; `array` is changed in place and back."""
+    gradient = np.empty_like(array)
+    for index in np.ndindex(array.shape):
+        value = array[index]
+        array[index] = value + step
+        above = function()
+        array[index] = value - step
+        below = function()
+        array[index] = value
+        gradient[index] = (above - below) / (2 * step)
+    return gradient
+
+
+def relative_error(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a - b).max() / max(np.abs(a).max(), np.abs(b).max(), 1e-8))
+
+
+@settings(max_examples=60, deadline=None)
+@given(case=layers_and_inputs(), seed=seeds)
+def test_gradients_of_every_layer_equal_finite_differences(case, seed):
+    layer, x = case
+    if isinstance(layer, scratch.MaxPool2D):
+        x = x[:, : max(layer.size, x.shape[1]), : max(layer.size, x.shape[2])]
+    weights = np.random.default_rng(seed).normal(size=layer.forward(x, True).shape)
+
+    def loss() -> float:
+        if isinstance(layer, scratch.Dropout):
+            layer.generator = np.random.default_rng(0)  # the same mask every time
+        return float((layer.forward(x, True) * weights).sum())
+
+    loss()
+    gradient = layer.backward(weights)
+    gradients = dict(layer.gradients)
+    assert gradient.shape == x.shape
+    assert gradients.keys() == layer.parameters.keys()
+    assert relative_error(gradient, numeric_gradient(loss, x)) < 1e-6
+    for name, parameter in layer.parameters.items():
+        assert relative_error(gradients[name], numeric_gradient(loss, parameter)) < 1e-6
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=seeds, n=st.integers(1, 6))
+def test_loss_and_its_gradient_equal_finite_differences_and_pytorch(seed, n):
+    generator = np.random.default_rng(seed)
+    logits, labels = generator.normal(scale=3, size=(n, 10)), generator.integers(0, 10, n)
+    loss, gradient = scratch.softmax_cross_entropy(logits, labels)
+    numeric = numeric_gradient(lambda: scratch.softmax_cross_entropy(logits, labels)[0], logits)
+    assert relative_error(gradient, numeric) < 1e-6
+    tensor = torch.tensor(logits, requires_grad=True)
+    expected = functional.cross_entropy(tensor, torch.tensor(labels))
+    expected.backward()
+    assert loss == pytest.approx(expected.item(), rel=1e-12)
+    np.testing.assert_allclose(gradient, tensor.grad.numpy(), atol=1e-12)
+
+
+def random_architecture(draw) -> Architecture:
+    activation = st.sampled_from(["relu", "sigmoid"])
+    layers = []
+    for _ in range(draw(st.integers(0, 2))):
+        layers += [
+            {
+                "conv": {
+                    "filters": draw(st.integers(1, 4)),
+                    "kernel": draw(st.integers(1, 4)),
+                    "padding": draw(st.sampled_from(["same", "valid"])),
+                }
+            },
+            draw(activation),
+        ]
+        if draw(st.booleans()):
+            layers.append({"max_pool": draw(st.integers(2, 3))})
+    for _ in range(draw(st.integers(0, 2))):
+        layers += [{"dense": draw(st.integers(1, 12))}, draw(activation)]
+    return TypeAdapter(Architecture).validate_python([*layers, {"dense": 10}])
+
+
+def torch_forward(network: scratch.Network, images: np.ndarray, weights: dict) -> torch.Tensor:
+    """The same network written with PyTorch's functions, in its (n, channels, rows, columns) layout."""
+    x = torch.tensor(images[:, np.newaxis])
+    for place, layer in enumerate(network.layers):
+        match layer:
+            case scratch.Conv2D():
+                before, after = layer.padding
+                filters = weights[f"{place}.weights"].permute(3, 2, 0, 1)
+                padded = functional.pad(x, (before, after, before, after))
+                x = functional.conv2d(padded, filters, weights[f"{place}.biases"])
+            case scratch.MaxPool2D():
+                x = functional.max_pool2d(x, layer.size)
+            case scratch.Flatten():
+                x = x.permute(0, 2, 3, 1).flatten(1)
+            case scratch.Dense():
+                x = x @ weights[f"{place}.weights"] + weights[f"{place}.biases"]
+            case scratch.ReLU():
+                x = x.relu()
+            case scratch.Sigmoid():
+                x = x.sigmoid()
+    return x
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), seed=seeds, n=st.integers(1, 4))
+def test_random_networks_have_the_logits_and_gradients_of_pytorch(data, seed, n):
+    layers = random_architecture(data.draw)
+    generator = np.random.default_rng(seed)
+    network = scratch.build(layers, generator)
+    for layer in network.layers:
+        in_float64(layer)
+    images, labels = generator.normal(size=(n, 28, 28)), generator.integers(0, 10, n)
+    weights = {name: torch.tensor(a, requires_grad=True) for name, a in network.parameters.items()}
+
+    logits = network.forward(images, training=True)
+    expected = torch_forward(network, images, weights)
+    np.testing.assert_allclose(logits, expected.detach().numpy(), atol=1e-10)
+    _, gradient = scratch.softmax_cross_entropy(logits, labels)
+    network.backward(gradient)
+    functional.cross_entropy(expected, torch.tensor(labels)).backward()
+    for name, parameter in weights.items():
+        assert relative_error(network.gradients[name], parameter.grad.numpy()) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(scratch.SGD, torch.optim.SGD), (scratch.Adam, torch.optim.Adam)],
+)
+def test_optimisers_take_the_steps_of_pytorch(ours, theirs):
+    network = scratch.Network([in_float64(scratch.Dense(4, 3, GENERATOR))])
+    layer = network.layers[0]
+    tensors = {name: torch.tensor(array, requires_grad=True) for name, array in layer.parameters.items()}
+    mine, reference = ours(), theirs(tensors.values(), lr=0.1)
+    for step in range(12):
+        rate = 0.1 / (step + 1)
+        reference.param_groups[0]["lr"] = rate
+        for name, tensor in tensors.items():
+            layer.gradients[name] = GENERATOR.normal(size=layer.parameters[name].shape)
+            tensor.grad = torch.tensor(layer.gradients[name])
+        mine.step(network, rate)
+        reference.step()
+    for name, tensor in tensors.items():
+        np.testing.assert_allclose(layer.parameters[name], tensor.detach().numpy(), rtol=1e-9)
+
+
+def test_everything_stays_in_float32():
+    layers = TypeAdapter(Architecture).validate_python(
+        [
+            {"conv": {"filters": 2, "kernel": 3, "padding": "same"}},
+            "relu", {"max_pool": 2}, {"dense": 8}, "sigmoid", {"dropout": 0.5}, {"dense": 10},
+        ]
+    )  # fmt: skip
+    network = scratch.build(layers, np.random.default_rng(0))
+    logits = network.forward(np.ones((3, 28, 28), np.float32), training=True)
+    _, gradient = scratch.softmax_cross_entropy(logits, np.array([1, 2, 3]))
+    network.backward(gradient)
+    scratch.Adam().step(network, 0.001)
+    arrays = [logits, gradient, *network.gradients.values(), *network.parameters.values()]
+    assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
+
+
+def test_sigmoid_and_softmax_survive_huge_values():
+    with np.errstate(all="raise"):
+        assert scratch.Sigmoid().forward(np.array([-1e4, 0, 1e4]), False).tolist() == [0, 0.5, 1]
+        assert scratch.softmax(np.array([[1e4, 0.0], [0.0, 1e4]])).tolist() == [[1, 0], [0, 1]]
+
+
+def test_dropout_keeps_the_mean_and_rests_when_not_training():
+    x = np.ones((100, 1000), np.float32)
+    layer = scratch.Dropout(0.25, np.random.default_rng(0))
+    assert layer.forward(x, False) is x
+    y = layer.forward(x, True)
+    assert set(np.unique(y)) == {np.float32(0), np.float32(1 / 0.75)}
+    assert y.mean() == pytest.approx(1, abs=0.01)
+
+
+def test_weights_of_another_network_or_a_pickle_are_refused(tmp_path):
+    parse = TypeAdapter(Architecture).validate_python
+    network = scratch.build(parse([{"dense": 5}, {"dense": 10}]), GENERATOR)
+    scratch.save(network, tmp_path / "a.npz")
+    with pytest.raises(UserError, match=r"a\.npz does not hold this architecture's weights"):
+        scratch.load(parse([{"dense": 10}]), tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", **{"1.weights": np.array([{}], dtype=object)})
+    with pytest.raises(UserError, match=r"b\.npz is no \.npz file of numbers"):
+        scratch.load(parse([{"dense": 10}]), tmp_path / "b.npz")
+    (tmp_path / "c.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"c\.npz is no \.npz file"):
+        scratch.load(parse([{"dense": 5}, {"dense": 10}]), tmp_path / "c.npz")
