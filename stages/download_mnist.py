@@ -92,6 +92,7 @@ PUBLISHED = {
 
 
 def main() -> None:
+    command.no_arguments(__doc__)
     name = params.read("data.dataset", str)
     if name in PUBLISHED:
         paths = fetch(PUBLISHED[name], Path(pooch.os_cache("mnist-pipeline")) / name)
@@ -227,6 +228,9 @@ class WatchedBar(tqdm):
 
     def __init__(self, **options):
         super().__init__(unit="B", unit_scale=True, leave=False, disable=None, **options)
+
+    def __bool__(self) -> bool:
+        return True  # pooch asks whether there is a bar; tqdm would answer with its length
 
     def update(self, n: float | None = 1) -> bool | None:
         signal.setitimer(signal.ITIMER_REAL, STALLED_AFTER)

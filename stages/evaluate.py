@@ -26,6 +26,7 @@ FRAMEWORKS = {"pytorch": True, "tensorflow": True, "scratch": True, "sklearn": F
 
 
 def main() -> None:
+    command.no_arguments(__doc__)
     labels = dataset.load_labels("test")
     models = [(framework, name) for framework in FRAMEWORKS for name in params.read(framework, dict)]
     with_epochs = [(framework, name) for framework, name in models if FRAMEWORKS[framework]]

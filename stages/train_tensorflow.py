@@ -13,6 +13,7 @@ from stages.common import environment
 
 if __name__ == "__main__":
     environment.prepare()
+    environment.import_quietly("stages.models.tensorflow")
 
 import keras
 import numpy as np
@@ -27,6 +28,10 @@ OPTIMIZERS = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}
 LOSSES = {
     "integer": keras.losses.SparseCategoricalCrossentropy,
     "one_hot": keras.losses.CategoricalCrossentropy,
+}
+ACCURACIES = {
+    "integer": keras.metrics.SparseCategoricalAccuracy,
+    "one_hot": keras.metrics.CategoricalAccuracy,
 }
 
 
@@ -94,31 +99,62 @@ def make_deterministic(seed: int, threads: int) -> None:
 
 
 def train(network: keras.Model, data: dataset.Split, settings: Settings, model: str) -> list[training.Epoch]:
-    """Train `network` in place and return its history."""
-    images, labels = prepare(data.train_images, data.train_labels, settings)
+    """Train `network` in place and return its history.
+
+    A loop of our own over tensors in memory takes little more than half the time of `fit`.
+    """
+    images, labels = to_tensors(data.train_images, data.train_labels, settings)
+    validation_images, validation_labels = to_tensors(
+        data.validation_images, data.validation_labels, settings
+    )
     rates = training.learning_rates(settings, len(images))
-    network.compile(
-        optimizer=OPTIMIZERS[settings.optimizer](LearningRates(rates)),
-        loss=LOSSES[settings.labels](from_logits=True),
-        metrics=["accuracy"],
-    )
-    reporter = Reporter(rates, settings, model)
-    network.fit(
-        images,
-        labels,
-        batch_size=settings.batch_size,
-        epochs=settings.epochs,
-        validation_data=prepare(data.validation_images, data.validation_labels, settings)
-        if len(data.validation_images)
-        else None,
-        validation_batch_size=500,
-        callbacks=[reporter],
-        verbose=0,
-    )
-    return reporter.epochs
+    optimizer = OPTIMIZERS[settings.optimizer](LearningRates(rates))
+    loss_function = LOSSES[settings.labels](from_logits=True)
+    mean_loss = keras.metrics.Mean()
+    accuracy = ACCURACIES[settings.labels]()
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
+    def step(batch: tf.Tensor) -> None:
+        targets = tf.gather(labels, batch)
+        with tf.GradientTape() as tape:
+            logits = network(tf.gather(images, batch), training=True)
+            loss = loss_function(targets, logits)
+        gradients = tape.gradient(loss, network.trainable_variables)
+        optimizer.apply(gradients, network.trainable_variables)
+        mean_loss.update_state(loss, sample_weight=tf.size(batch))
+        accuracy.update_state(targets, logits)
+
+    history = []
+    for number in range(1, settings.epochs + 1):
+        mean_loss.reset_state()
+        accuracy.reset_state()
+        order = tf.random.shuffle(tf.range(len(images)))
+        starts = range(0, len(images), settings.batch_size)
+        for start in tqdm(starts, desc=f"epoch {number}/{settings.epochs}", leave=False, disable=None):
+            step(order[start : start + settings.batch_size])
+        train_loss, train_accuracy = float(mean_loss.result()), float(accuracy.result())
+        validation_loss = validation_accuracy = None
+        if len(validation_images):
+            logits = tensorflow.predict_logits(network, validation_images)
+            accuracy.reset_state()
+            accuracy.update_state(validation_labels, logits)
+            validation_loss = float(loss_function(validation_labels, logits))
+            validation_accuracy = float(accuracy.result())
+        history.append(
+            training.Epoch(
+                epoch=number,
+                learning_rate=float(rates[number - 1, -1]),
+                train_loss=train_loss,
+                train_accuracy=train_accuracy,
+                validation_loss=validation_loss,
+                validation_accuracy=validation_accuracy,
+            )
+        )
+        training.report(history[-1], model, settings)
+    return history
 
 
-def prepare(images: np.ndarray, labels: np.ndarray, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+def to_tensors(images: np.ndarray, labels: np.ndarray, settings: Settings) -> tuple[tf.Tensor, tf.Tensor]:
     """uint8 images and labels as the network and its loss take them.
 
     images: float32 (n, 28, 28, 1). labels: uint8 (n,), or float32 (n, 10) for one_hot.
@@ -126,7 +162,7 @@ def prepare(images: np.ndarray, labels: np.ndarray, settings: Settings) -> tuple
     pixels = dataset.scale_pixels(images, settings.pixel_range)[..., np.newaxis]
     if settings.labels == "one_hot":
         labels = keras.utils.to_categorical(labels, dataset.CLASSES).astype(np.float32)
-    return pixels, labels
+    return tf.constant(pixels), tf.constant(labels)
 
 
 class LearningRates(keras.optimizers.schedules.LearningRateSchedule):
@@ -137,39 +173,6 @@ class LearningRates(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
         return tf.gather(self.rates, tf.cast(step, tf.int32))
-
-    def get_config(self) -> dict:
-        return {"rates": self.rates.numpy()}
-
-
-class Reporter(keras.callbacks.Callback):
-    """A bar per epoch at a terminal, a line per epoch everywhere, the history in `epochs`."""
-
-    def __init__(self, rates: np.ndarray, settings: Settings, model: str):
-        super().__init__()
-        self.rates, self.settings, self.model_name = rates, settings, model
-        self.epochs: list[training.Epoch] = []
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        title = f"epoch {epoch + 1}/{self.settings.epochs}"
-        self.bar = tqdm(total=self.rates.shape[1], desc=title, leave=False, disable=None)
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self.bar.update(batch + 1 - self.bar.n)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self.bar.close()
-        self.epochs.append(
-            training.Epoch(
-                epoch=epoch + 1,
-                learning_rate=float(self.rates[epoch, -1]),
-                train_loss=logs["loss"],
-                train_accuracy=logs["accuracy"],
-                validation_loss=logs.get("val_loss"),
-                validation_accuracy=logs.get("val_accuracy"),
-            )
-        )
-        training.report(self.epochs[-1], self.model_name, self.settings)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ confusion/<framework>/<model>.png.
 """
 
 import math
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import matplotlib
@@ -24,27 +26,35 @@ from stages.common import command, files, results
 TABLES = results.OUTPUTS / "tables"
 PLOTS = results.OUTPUTS / "plots"
 COLOURS = {"pytorch": "#d1495b", "tensorflow": "#e58a00", "scratch": "#00798c", "sklearn": "#5b5f97"}
-CONTEXT = {"figure.dpi": 120, "savefig.bbox": "tight", "axes.titlesize": 11, "axes.titleweight": "bold"}
+UNITS = {"loss": (1, "cross-entropy (nats)"), "accuracy": (100, "accuracy (%)")}
+"""What a quantity is multiplied by, and its axis label."""
 
 
 def main() -> None:
+    command.no_arguments(__doc__)
     summary, confusion, history = (
         pd.read_csv(TABLES / f"{name}.csv") for name in ("summary", "confusion", "history")
     )
-    sns.set_theme(style="whitegrid", context="notebook", rc=CONTEXT)
-    with files.replacing(PLOTS) as folder:
-        save(draw_accuracies(summary), folder / "accuracy.png")
-        save(draw_curves(history, "loss", "cross-entropy (nats)"), folder / "training_loss.png")
-        save(draw_curves(history, "accuracy", "accuracy (%)"), folder / "training_accuracy.png")
+    accuracies = summary.set_index("model").accuracy
+    with files.replacing(PLOTS) as folder, ProcessPoolExecutor() as processes:
+        jobs = [
+            processes.submit(save, folder / "accuracy.png", draw_accuracies, summary),
+            processes.submit(save, folder / "training_loss.png", draw_curves, history, "loss"),
+            processes.submit(save, folder / "training_accuracy.png", draw_curves, history, "accuracy"),
+        ]
         for model, counts in confusion.groupby("model", sort=False):
-            accuracy = summary.set_index("model").accuracy[model]
-            title = f"{model}: {accuracy:.2%} of the test images right"
-            save(draw_confusion(counts, title), folder / "confusion" / f"{model}.png")
+            title = f"{model}: {accuracies[model]:.2%} of the test images right"
+            path = folder / "confusion" / f"{model}.png"
+            jobs.append(processes.submit(save, path, draw_confusion, counts, title))
+        for job in jobs:
+            job.result()
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a PNG whose bytes depend on the picture alone."""
+def save(path: Path, draw: Callable[..., Figure], *arguments: object) -> None:
+    """Write what `draw` draws as a PNG whose bytes depend on the picture alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    sns.set_theme(style="whitegrid", rc={"figure.dpi": 120, "axes.titlesize": 11, "axes.titleweight": "bold"})
+    figure = draw(*arguments)
     figure.savefig(path, metadata={"Software": None})
     plt.close(figure)
 
@@ -76,9 +86,9 @@ def draw_accuracies(summary: pd.DataFrame) -> Figure:
     return figure
 
 
-def draw_curves(history: pd.DataFrame, figure_name: str, label: str) -> Figure:
-    """A panel a model: the training and the validation curve of `figure_name` over the epochs."""
-    percent = 100 if figure_name == "accuracy" else 1
+def draw_curves(history: pd.DataFrame, quantity: str) -> Figure:
+    """A panel a model: the training and the validation curve of `quantity` over the epochs."""
+    scale, label = UNITS[quantity]
     models = history.model.unique()
     columns = min(4, len(models))
     figure, axes = plt.subplots(
@@ -94,13 +104,15 @@ def draw_curves(history: pd.DataFrame, figure_name: str, label: str) -> Figure:
         rows = history[history.model == model]
         colour = COLOURS[model.split("/")[0]]
         for part, style in (("train", "--"), ("validation", "-")):
-            values = percent * rows[f"{part}_{figure_name}"]
+            values = scale * rows[f"{part}_{quantity}"]
             axis.plot(rows.epoch, values, style, color=colour, marker="o", markersize=4, label=part)
-        axis.set(title=model, xlabel="epoch", ylabel=label)
+        axis.set(title=model)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.legend(fontsize=8)
+    figure.supxlabel("epoch", fontsize=11)
+    figure.supylabel(label, fontsize=11)
     figure.suptitle(
-        f"{figure_name.capitalize()} while training (mean over the epoch, dropout on) "
+        f"{quantity.capitalize()} while training (mean over the epoch, dropout on) "
         "and on the held-out images (at its end)",
         fontsize=11,
     )
@@ -115,7 +127,8 @@ def draw_confusion(counts: pd.DataFrame, title: str) -> Figure:
         [f"{n:,}\n{s:.1%}" if n else "" for n, s in zip(*rows, strict=True)]
         for rows in zip(count.to_numpy(), share.to_numpy(), strict=True)
     ]
-    figure, axis = plt.subplots(figsize=(8.4, 7.2), layout="constrained")
+    figure, axis = plt.subplots(figsize=(8.4, 7.2))
+    figure.subplots_adjust(left=0.07, right=1, bottom=0.08, top=0.95)
     sns.heatmap(
         share,
         annot=text,
@@ -125,7 +138,11 @@ def draw_confusion(counts: pd.DataFrame, title: str) -> Figure:
         norm=matplotlib.colors.PowerNorm(0.4, vmin=0, vmax=1),  # one image in a thousand shows
         linewidths=0.5,
         square=True,
-        cbar_kws={"label": "share of the digit's images", "format": PercentFormatter(1)},
+        cbar_kws={
+            "label": "share of the digit's images",
+            "ticks": [0, 0.01, 0.05, 0.2, 0.5, 1],
+            "format": PercentFormatter(1, decimals=0),
+        },
         ax=axis,
     )
     axis.set(title=title, xlabel="predicted digit", ylabel="true digit")

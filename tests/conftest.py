@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch._dynamo  # noqa: F401  in one process with TensorFlow it must come first: both bring an LLVM
 import yaml
 
 ROOT = Path(__file__).parent.parent
@@ -99,7 +100,10 @@ def clone(target: Path) -> Path:
     """A Git repository with the project's files as they are now, committed or not."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():

@@ -36,7 +36,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(workspace, key, value, comp
 def test_every_wrong_value_is_named_at_once(workspace):
     edit_params(workspace, "pytorch.mlp.epochs", 0)
     edit_params(workspace, "pytorch.mlp.batch_size", 0)
-    with pytest.raises(UserError, match="batch_size.*epochs|epochs.*batch_size"):
+    with pytest.raises(UserError, match=r"batch_size.*epochs|epochs.*batch_size"):
         read(workspace, "pytorch.mlp", training.NetworkSettings)
 
 

@@ -38,9 +38,9 @@ def layers_and_inputs(draw) -> tuple[scratch.Layer, np.ndarray]:
             layer = scratch.Conv2D(channels, draw(st.integers(1, 3)), kernel, padding, generator)
             return in_float64(layer), generator.normal(size=image)
         case "pool":
-            return scratch.MaxPool2D(draw(st.integers(1, 3))), generator.permutation(
-                np.prod(image)
-            ).reshape(image).astype(np.float64)  # no two values closer than the difference step
+            return scratch.MaxPool2D(draw(st.integers(1, 3))), generator.permutation(np.prod(image)).reshape(
+                image
+            ).astype(np.float64)  # no two values closer than the difference step
         case "relu":
             x = generator.normal(size=image)
             return scratch.ReLU(), x + np.sign(x) * 0.01  # none at the kink
@@ -74,8 +74,6 @@ def relative_error(a: np.ndarray, b: np.ndarray) -> float:
 @given(case=layers_and_inputs(), seed=seeds)
 def test_gradients_of_every_layer_equal_finite_differences(case, seed):
     layer, x = case
-    if isinstance(layer, scratch.MaxPool2D):
-        x = x[:, : max(layer.size, x.shape[1]), : max(layer.size, x.shape[2])]
     weights = np.random.default_rng(seed).normal(size=layer.forward(x, True).shape)
 
     def loss() -> float:
@@ -211,7 +209,7 @@ def test_everything_stays_in_float32():
 
 
 def test_sigmoid_and_softmax_survive_huge_values():
-    with np.errstate(all="raise"):
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
         assert scratch.Sigmoid().forward(np.array([-1e4, 0, 1e4]), False).tolist() == [0, 0.5, 1]
         assert scratch.softmax(np.array([[1e4, 0.0], [0.0, 1e4]])).tolist() == [[1, 0], [0, 1]]
 

@@ -23,8 +23,17 @@ def run(main: Callable[[], None]) -> None:
 
 def model_name(description: str | None) -> str:
     """The one argument of a training stage: the model's key in params.yaml."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _parser(description)
     parser.add_argument("model", help="the model's key in params.yaml")
     return parser.parse_args().model
+
+
+def no_arguments(description: str | None) -> None:
+    """What a stage calls that takes no arguments, so that it answers --help."""
+    _parser(description).parse_args()
+
+
+def _parser(description: str | None) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )

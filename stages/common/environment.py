@@ -3,6 +3,8 @@
 import ctypes
 import os
 import sys
+from importlib import import_module
+from pathlib import Path
 
 from stages.common import command, params
 
@@ -15,6 +17,22 @@ def prepare() -> None:
     command.run(_set_variables)
     if sys.platform == "linux":
         _keep_freed_memory()
+
+
+def import_quietly(module: str) -> None:
+    """Import a library without the notes on the machine that its C++ code prints meanwhile.
+
+    Errors are exceptions and arrive as ever.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            import_module(module)
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _set_variables() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import skops.io
-from skops.io.exceptions import UntrustedTypesFoundException
 from sklearn.base import BaseEstimator, ClassifierMixin
+from skops.io.exceptions import UntrustedTypesFoundException
 
 from stages.common.command import UserError
 from stages.common.dataset import CLASSES

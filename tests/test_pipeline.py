@@ -1,0 +1,203 @@
+"""The real `dvc repro` and what people do with it, in a temporary clone with tiny data."""
+
+import json
+import shutil
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import clone, command, commit, dvc, edit_params, git, tiny_params, write_params
+
+FRAMEWORKS = ("pytorch", "tensorflow", "scratch", "sklearn")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, idx_folder):
+    """A clone in which the whole pipeline has run and been committed. Tests copy it."""
+    project = clone(tmp_path_factory.mktemp("project"))
+    for name in ("outputs", "dvc.lock"):
+        path = project / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    write_params(project, tiny_params(idx_folder))
+    dvc(project, "repro")
+    commit(project, "Run on tiny data")
+    return project
+
+
+@pytest.fixture
+def project(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "project", symlinks=True)
+    return tmp_path / "project"
+
+
+def ran(output: str) -> list[str]:
+    """The stages that `dvc repro` or `dvc exp run` says it ran."""
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+
+def test_one_run_makes_every_result(finished):
+    params = yaml.safe_load((finished / "params.yaml").read_text())
+    names = sorted(f"{f}/{m}" for f in FRAMEWORKS for m in params[f])
+    for kind, suffix in (
+        ("predictions", ".npy"),
+        ("cards", ".json"),
+        ("timings", ".json"),
+        ("metrics", ".json"),
+    ):
+        folder = finished / "outputs" / kind
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert sorted(p.relative_to(folder).as_posix().removesuffix(suffix) for p in files) == names
+    assert len(list((finished / "outputs/models").rglob("*.*"))) == len(names)
+    assert len(list((finished / "outputs/plots/confusion").rglob("*.png"))) == len(names)
+    for path in (finished / "outputs/predictions").rglob("*.npy"):
+        probabilities = np.load(path)
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    summary = pd.read_csv(finished / "outputs/tables/summary.csv")
+    assert sorted(summary.model) == names
+    assert not list(finished.rglob("*.partial*"))
+
+
+def test_git_keeps_metrics_timings_and_the_lock_and_nothing_large(finished):
+    tracked = git(finished, "ls-files").splitlines()
+    kept = {name.split("/")[1] for name in tracked if name.startswith("outputs/")}
+    assert kept == {"metrics", "timings"}
+    assert "dvc.lock" in tracked
+    assert not [name for name in tracked if name.startswith("data/")]
+    assert max((finished / name).stat().st_size for name in tracked) < 2**20
+    assert git(finished, "status", "--short") == ""
+
+
+def test_no_result_holds_a_path_or_a_date(finished, idx_folder):
+    year = time.strftime("%Y-")
+    for path in (finished / "outputs").rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert str(finished).encode() not in content, path
+            assert str(idx_folder).encode() not in content, path
+            if path.suffix in (".json", ".csv"):
+                assert year not in path.read_text(), path
+
+
+def test_nothing_to_do_takes_seconds_and_runs_nothing(finished):
+    dvc(finished, "status")
+    started = time.monotonic()
+    assert ran(dvc(finished, "repro")) == []
+    assert time.monotonic() - started < 10  # some three seconds on a quiet machine
+    assert "up to date" in dvc(finished, "status")
+
+
+def test_a_fresh_clone_without_data_has_nothing_to_do(finished, tmp_path):
+    git(tmp_path, "clone", "--quiet", str(finished), "clone")
+    output = dvc(tmp_path / "clone", "repro", "--dry", "--allow-missing")
+    assert ran(output) == []
+
+
+def test_changing_one_learning_rate_retrains_one_model(project):
+    edit_params(project, "scratch.mlp_relu.learning_rate", 0.004)
+    assert ran(dvc(project, "repro")) == ["train_scratch@mlp_relu", "evaluate", "visualize"]
+    diff = json.loads(dvc(project, "metrics", "diff", "--json"))["diff"]
+    assert list(diff) == ["outputs/metrics/scratch/mlp_relu.json"]
+    assert "scratch.mlp_relu.learning_rate" in dvc(project, "params", "diff")
+
+
+def test_going_back_needs_no_training(project):
+    before = (project / "dvc.lock").read_text()
+    edit_params(project, "scratch.mlp_relu.learning_rate", 0.004)
+    dvc(project, "repro")
+    assert (project / "dvc.lock").read_text() != before
+    git(project, "checkout", "--quiet", "params.yaml")
+    output = dvc(project, "repro")
+    assert "epoch" not in output  # restored from the run cache
+    assert (project / "dvc.lock").read_text() == before
+
+
+def test_one_entry_adds_a_model(project):
+    text = (project / "README.md").read_text(encoding="utf-8")
+    entry = yaml.safe_load(text.split("## Add a model")[1].split("```yaml\n")[1].split("```")[0])
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    entry["pytorch"]["my_network"].update(batch_size=20, epochs=1)
+    for section, content in entry.items():
+        params[section] |= content
+    write_params(project, params)
+    assert set(ran(dvc(project, "repro"))) == {
+        "train_pytorch@my_network", "train_sklearn@naive_bayes", "evaluate", "visualize",
+    }  # fmt: skip
+    models = set(pd.read_csv(project / "outputs/tables/confusion.csv").model)
+    assert {"pytorch/my_network", "sklearn/naive_bayes"} <= models
+    assert (project / "outputs/plots/confusion/pytorch/my_network.png").is_file()
+    git(project, "checkout", "--quiet", "params.yaml")
+    run = command(project, "dvc", "repro")
+    assert run.returncode != 0
+    assert "my_network.npy is of no model in params.yaml; remove it: rm" in run.stderr
+
+
+def test_metrics_plots_and_the_graph_can_be_shown(finished, tmp_path):
+    params = yaml.safe_load((finished / "params.yaml").read_text())
+    table = dvc(finished, "metrics", "show")
+    for framework in FRAMEWORKS:
+        for model in params[framework]:
+            assert f"outputs/metrics/{framework}/{model}.json" in table
+    assert "train_pytorch@cnn_wide" in dvc(finished, "dag")
+    dvc(finished, "plots", "show", "--out", str(tmp_path / "page"))
+    page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+    for title in ("Test accuracy", "Accuracy on the held-out images", "Test images by digit and prediction"):
+        assert title in page
+    assert "tensorflow/cnn_dropout" in page
+
+
+def test_plots_compare_two_revisions(project, tmp_path):
+    edit_params(project, "scratch.mlp_relu.epochs", 2)
+    dvc(project, "repro")
+    dvc(project, "plots", "diff", "--out", str(tmp_path / "page"))
+    page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+    assert '"rev": "workspace"' in page
+    assert '"rev": "HEAD"' in page
+
+
+def test_an_experiment_changes_a_parameter_and_is_listed(project):
+    output = dvc(project, "exp", "run", "-S", "scratch.mlp_relu.learning_rate=0.003", "--name", "faster")
+    assert ran(output) == ["train_scratch@mlp_relu", "evaluate", "visualize"]
+    table = dvc(project, "exp", "show", "--csv", "--only-changed")
+    assert "faster" in table
+    assert "0.003" in table
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "stage", "complaint"),
+    [
+        (
+            "scratch.mlp_relu.learning_rate",
+            -1,
+            "train_scratch@mlp_relu",
+            "scratch.mlp_relu.learning_rate is -1",
+        ),
+        ("scratch.mlp_relu.epoch", 3, "train_scratch@mlp_relu", "scratch.mlp_relu.epoch is unknown; allowed"),
+        (
+            "architectures.mlp_relu",
+            ["rleu", {"dense": 10}],
+            "train_scratch@mlp_relu",
+            "architectures.mlp_relu.0",
+        ),
+        ("threads", 0, "train_scratch@mlp_relu", "threads is 0"),
+        ("data.dataset", "mnits", "download_mnist", "data.dataset is 'mnits', which is no folder"),
+    ],
+)
+def test_a_mistake_in_params_ends_the_stage_and_loses_nothing(project, key, value, stage, complaint):
+    edit_params(project, key, value)
+    run = command(project, "dvc", "repro", "--single-item", stage)
+    assert run.returncode != 0
+    (line,) = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    assert complaint in line
+    git(project, "checkout", "--quiet", "params.yaml")
+    dvc(project, "checkout")
+    assert ran(dvc(project, "repro")) == []
+    assert git(project, "status", "--short") == ""
+
+
+def test_a_stage_says_what_it_does(finished):
+    for name in ("train_scratch", "evaluate", "visualize", "download_mnist"):
+        run = command(finished, f"stages.{name}", "--help")
+        assert run.returncode == 0
+        assert f"python -m stages.{name}" in run.stdout

@@ -1,0 +1,45 @@
+import json
+import re
+
+import pytest
+from conftest import ROOT, load_params
+
+from tools import readme
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_results_table_is_what_the_pipeline_measured():
+    table = readme.table(ROOT / "outputs" / "metrics", ROOT / "outputs" / "timings")
+    assert readme.with_table(README, table) == README, "run `make readme`"
+
+
+def test_every_model_has_a_row():
+    models = {f"{f}/{m}" for f in ("pytorch", "tensorflow", "scratch", "sklearn") for m in load_params()[f]}
+    assert set(re.findall(r"^\| `(\S+)` \|", README, flags=re.MULTILINE)) == models
+
+
+def test_a_row_shows_its_figures(tmp_path):
+    for folder, content in (
+        ("metrics", {"accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.6, "parameters": 1234}),
+        ("timings", {"training_seconds": 1.25}),
+    ):
+        (tmp_path / folder / "f").mkdir(parents=True)
+        (tmp_path / folder / "f" / "m.json").write_text(json.dumps(content | {"training_images": 60000}))
+    row = readme.table(tmp_path / "metrics", tmp_path / "timings").splitlines()[-1]
+    assert row == "| `f/m` | 50.00% | 40.00% – 60.00% | 1,234 | 60,000 | 1.2 |"
+
+
+def test_a_readme_without_marks_is_refused():
+    with pytest.raises(ValueError, match="lacks the line"):
+        readme.with_table("# Title\n", "")
+
+
+def test_the_annotated_tree_names_every_stage_and_folder():
+    tree = README.split("## What is where")[1]
+    listed = {path.name for path in (ROOT / "stages").glob("*.py")}
+    listed |= {
+        path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith((".", "__"))
+    }
+    missing = {name for name in listed if name not in tree}
+    assert missing <= {"dvc_plots"}

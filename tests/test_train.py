@@ -1,0 +1,211 @@
+"""Every model of params.yaml, trained for one epoch on tiny data by the real stages."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+from conftest import TEST, TRAIN, models, tiny_arrays
+from pydantic import TypeAdapter
+
+from stages.common import dataset, params, results
+from stages.common.architecture import Architecture
+from stages.common.command import UserError
+from stages.models import pytorch, scratch, sklearn, tensorflow
+
+NETWORKS = [(f, name) for f in ("pytorch", "tensorflow", "scratch") for name in models(f)]
+EVERY = [*NETWORKS, *(("sklearn", name) for name in models("sklearn"))]
+EXTENSIONS = {"pytorch": "safetensors", "tensorflow": "weights.h5", "scratch": "npz", "sklearn": "skops"}
+MODULES = {"pytorch": pytorch, "tensorflow": tensorflow, "scratch": scratch}
+
+
+def outputs(framework: str, model: str) -> dict[str, bytes]:
+    """The bytes of everything that training leaves, but the timings."""
+    kinds = {"models": EXTENSIONS[framework], "predictions": "npy", "history": "csv", "cards": "json"}
+    paths = [results.path(kind, framework, model, extension) for kind, extension in kinds.items()]
+    return {str(path): path.read_bytes() for path in paths if path.exists()}
+
+
+def predictions(framework: str, model: str) -> np.ndarray:
+    return np.load(results.path("predictions", framework, model, "npy"))
+
+
+@pytest.mark.parametrize(("framework", "model"), EVERY)
+def test_a_model_learns_repeats_and_comes_back_from_its_file(run_stage, framework, model):
+    run_stage(f"train_{framework}", model)
+    probabilities = predictions(framework, model)
+    assert probabilities.shape == (TEST, 10)
+    assert probabilities.dtype == np.float32
+    assert (probabilities >= 0).all()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+
+    card = json.loads(results.path("cards", framework, model, "json").read_text())
+    assert card["training_images"] == (TRAIN if framework == "sklearn" else TRAIN - 40)
+    assert card["parameters"] > 0
+    timings = json.loads(results.path("timings", framework, model, "json").read_text())
+    assert list(timings) == ["device", "training_seconds", "prediction_seconds"]
+    assert not list(results.OUTPUTS.rglob("*.partial*"))
+
+    first = outputs(framework, model)
+    assert len(first) == (3 if framework == "sklearn" else 4)
+    run_stage(f"train_{framework}", model)
+    assert outputs(framework, model) == first, "the same seed gives other bytes"
+
+    path = results.path("models", framework, model, EXTENSIONS[framework])
+    if framework == "sklearn":
+        settings = params.read(f"sklearn.{model}", dict)
+        loaded, predict = sklearn.load(path), sklearn.predict_proba
+    else:
+        settings = params.read(f"{framework}.{model}", dict)
+        layers = params.read(f"architectures.{settings['architecture']}", Architecture)
+        loaded, predict = MODULES[framework].load(layers, path), MODULES[framework].predict_proba
+    pixels = dataset.scale_pixels(tiny_arrays()["test_images"], settings["pixel_range"])
+    np.testing.assert_array_equal(predict(loaded, pixels).astype(np.float32), probabilities)
+
+
+@pytest.mark.parametrize(("framework", "model"), NETWORKS)
+def test_the_loss_falls(run_stage, framework, model):
+    run_stage(f"train_{framework}", model, **{f"{framework}.{model}.epochs": 3})
+    with results.path("history", framework, model, "csv").open() as file:
+        history = list(csv.DictReader(file))
+    assert [row["epoch"] for row in history] == ["1", "2", "3"]
+    for column in ("train_loss", "validation_loss"):
+        losses = [float(row[column]) for row in history]
+        assert losses[-1] < losses[0]
+    for column in ("train_accuracy", "validation_accuracy"):
+        assert all(0 <= float(row[column]) <= 1 for row in history)
+
+
+@pytest.mark.parametrize(
+    ("framework", "model"),
+    [
+        ("pytorch", "cnn_dropout"),
+        ("tensorflow", "cnn"),
+        ("scratch", "mlp_relu"),
+        ("sklearn", "random_forest"),
+    ],
+)
+def test_another_seed_gives_another_model(run_stage, framework, model):
+    run_stage(f"train_{framework}", model)
+    first = predictions(framework, model)
+    run_stage(f"train_{framework}", model, seed=1)
+    assert not np.array_equal(predictions(framework, model), first)
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow", "scratch"])
+def test_a_network_trains_on_all_images_when_none_are_held_out(run_stage, framework):
+    model = models(framework)[0]
+    run_stage(f"train_{framework}", model, **{f"{framework}.{model}.validation_images": 0})
+    card = json.loads(results.path("cards", framework, model, "json").read_text())
+    assert card["training_images"] == TRAIN
+    with results.path("history", framework, model, "csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["validation_loss"] == row["validation_accuracy"] == ""
+    assert float(row["train_loss"]) > 0
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow", "scratch"])
+def test_a_diverging_network_is_named_with_its_epoch_and_writes_nothing(run_stage, framework):
+    model = models(framework)[-1]
+    with pytest.raises(UserError, match=rf"{framework}\.{model}: .* in epoch 1; lower {framework}.{model}"):
+        run_stage(
+            f"train_{framework}",
+            model,
+            **{f"{framework}.{model}.learning_rate": 1e30, f"{framework}.{model}.optimizer": "sgd"},
+        )
+    assert not results.OUTPUTS.exists()
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
+def test_a_device_that_is_not_there_is_refused(run_stage, framework):
+    with pytest.raises(UserError, match=r"device is 'tpu'; allowed here: auto, .*cpu"):
+        run_stage(f"train_{framework}", models(framework)[0], device="tpu")
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow", "scratch"])
+def test_weights_of_another_architecture_or_no_weights_are_refused(run_stage, framework):
+    model = models(framework)[-1]
+    run_stage(f"train_{framework}", model)
+    path = results.path("models", framework, model, EXTENSIONS[framework])
+    other = TypeAdapter(Architecture).validate_python([{"dense": 7}, "relu", {"dense": 10}])
+    with pytest.raises(UserError, match=model):
+        MODULES[framework].load(other, path)
+    layers = params.read(
+        f"architectures.{params.read(f'{framework}.{model}.architecture', str)}", Architecture
+    )
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(UserError, match=model):
+        MODULES[framework].load(layers, path)
+    path.write_bytes(b"no weights")
+    with pytest.raises(UserError, match=model):
+        MODULES[framework].load(layers, path)
+
+
+@pytest.mark.parametrize(
+    ("edits", "complaint"),
+    [
+        ({"estimator": "os.system"}, "'os.system' is no classifier; allowed"),
+        ({"estimator": "sklearn.neighbors.KNN"}, "'sklearn.neighbors.KNN' is no classifier"),
+        ({"estimator": "sklearn.linear_model.LinearRegression"}, "is no classifier"),
+        ({"arguments": {"n_neighbours": 3}}, "no argument 'n_neighbours'; allowed: algorithm, leaf_size"),
+        ({"arguments": {"n_neighbors": 0}}, "params.yaml: sklearn.knn_3.arguments: .*'n_neighbors'.*Got 0"),
+        ({"estimator": "sklearn.svm.LinearSVC", "arguments": {}}, "gives no probabilities"),
+    ],
+)
+def test_an_impossible_estimator_is_refused(run_stage, edits, complaint):
+    with pytest.raises(UserError, match=complaint):
+        run_stage("train_sklearn", "knn_3", **{f"sklearn.knn_3.{key}": value for key, value in edits.items()})
+    assert not results.OUTPUTS.exists()
+
+
+def test_a_class_that_no_training_image_shows_has_probability_zero(run_stage, workspace):
+    arrays = tiny_arrays()
+    kept = arrays["train_labels"] != 4
+    for part in ("train_images", "train_labels"):
+        np.save(workspace / "data" / f"{part}.npy", arrays[part][kept])
+    run_stage("train_sklearn", "knn_3")
+    probabilities = predictions("sklearn", "knn_3")
+    assert (probabilities[:, 4] == 0).all()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def test_a_skops_file_that_wants_other_code_is_refused(tmp_path):
+    import skops.io
+
+    class Hostile:
+        def __reduce__(self):
+            return (tmp_path / "executed").mkdir, ()
+
+    skops.io.dump(Hostile(), tmp_path / "a.skops")
+    skops.io.dump({"a": 1}, tmp_path / "b.skops")
+    (tmp_path / "c.skops").write_bytes(b"PK")
+    for name in "abc":
+        with pytest.raises(UserError, match=rf"{name}\.skops"):
+            sklearn.load(tmp_path / f"{name}.skops")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_the_same_schedule_starts_low_peaks_once_and_ends_low():
+    from stages.common.training import NetworkSettings, learning_rates
+
+    settings = NetworkSettings(
+        architecture="x", pixel_range=(0, 1), optimizer="sgd", learning_rate=0.1,
+        schedule="one_cycle", batch_size=10, epochs=4,
+    )  # fmt: skip
+    rates = learning_rates(settings, 101)
+    assert rates.shape == (4, 11)
+    peak = int(rates.argmax())
+    assert peak == pytest.approx(44 / 4, abs=1)
+    assert (np.diff(rates.ravel()[: peak + 1]) > 0).all()
+    assert (np.diff(rates.ravel()[peak:]) < 0).all()
+    assert rates.max() == pytest.approx(0.1, rel=0.1)
+    assert rates[-1, -1] < 0.002
+    constant = learning_rates(settings.model_copy(update={"schedule": "constant"}), 101)
+    assert (constant == np.float32(0.1)).all()
+    assert math.prod(constant.shape) == 44
+
+
+def test_too_many_held_out_images_are_refused(run_stage):
+    with pytest.raises(UserError, match="validation_images is 400, but there are 400 training images"):
+        run_stage("train_scratch", "mlp_relu", **{"data.validation_images": 400})
