@@ -61,6 +61,8 @@ def test_a_model_learns_repeats_and_comes_back_from_its_file(run_stage, framewor
         layers = params.read(f"architectures.{settings['architecture']}", Architecture)
         loaded, predict = MODULES[framework].load(layers, path), MODULES[framework].predict_proba
     pixels = dataset.scale_pixels(tiny_arrays()["test_images"], settings["pixel_range"])
+    if levels := settings.get("gray_levels"):
+        pixels = np.floor(np.floor(pixels * levels / 256) * 255 / (levels - 1))
     np.testing.assert_array_equal(predict(loaded, pixels).astype(np.float32), probabilities)
 
 

@@ -57,7 +57,10 @@ def load_labels(part: str) -> np.ndarray:
 def scale_pixels(images: np.ndarray, pixel_range: tuple[float, float]) -> np.ndarray:
     """uint8 images of any shape as float32, 0 and 255 becoming the two ends of `pixel_range`."""
     low, high = pixel_range
-    return np.float32(low) + images.astype(np.float32) * np.float32((high - low) / 255)
+    pixels = images.astype(np.float32)
+    pixels *= np.float32((high - low) / 255)
+    pixels += np.float32(low)
+    return pixels
 
 
 def _load_images(part: str) -> np.ndarray:

@@ -47,12 +47,13 @@ def _set_variables() -> None:
 def _keep_freed_memory() -> None:
     """Let glibc reuse the arrays of the last step instead of fetching zeroed pages for each.
 
-    It makes a training step of PyTorch a fifth faster and changes no result.
+    It makes a training step of PyTorch a fifth faster and changes no result. Arrays over 64 MiB
+    keep pages of their own, which grow without being copied.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     if mallopt:
-        for option in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
-            mallopt(option, 2**31 - 1)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_MMAP_THRESHOLD, 2**26)
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h

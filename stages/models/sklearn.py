@@ -87,15 +87,15 @@ def save(classifier: ClassifierMixin, path: Path) -> None:
     """Write the fitted classifier to `path` (.skops); equal classifiers give equal bytes."""
     with (
         zipfile.ZipFile(io.BytesIO(skops.io.dumps(classifier))) as source,
-        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as target,
+        zipfile.ZipFile(path, "w") as target,
     ):
         schema = json.loads(source.read("schema.json"))
         numbers: dict[int, int] = {}
         arrays: dict[str, str] = {}
         _renumber(schema, numbers, arrays)
         for old, new in arrays.items():
-            target.writestr(_entry(new), source.read(old))
-        target.writestr(_entry("schema.json"), json.dumps(schema))
+            _write(target, new, source.read(old))
+        _write(target, "schema.json", json.dumps(schema))
 
 
 def _renumber(node: Any, numbers: dict[int, int], arrays: dict[str, str]) -> None:
@@ -115,10 +115,9 @@ def _renumber(node: Any, numbers: dict[int, int], arrays: dict[str, str]) -> Non
             _renumber(child, numbers, arrays)
 
 
-def _entry(name: str) -> zipfile.ZipInfo:
+def _write(archive: zipfile.ZipFile, name: str, content: str | bytes) -> None:
     entry = zipfile.ZipInfo(name)  # dated 1980-01-01 00:00
-    entry.compress_type = zipfile.ZIP_DEFLATED
-    return entry
+    archive.writestr(entry, content, zipfile.ZIP_DEFLATED, compresslevel=1)
 
 
 def load(path: Path) -> ClassifierMixin:
