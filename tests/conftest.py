@@ -26,6 +26,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["DVC_NO_ANALYTICS"] = "true"
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Threads of TensorFlow can be set only before its first operation, whichever test that is in."""
+    if "tensorflow" in sys.modules:
+        from stages.train_tensorflow import make_deterministic
+
+        make_deterministic(seed=0, threads=load_params()["threads"])
+
+
 def tiny_arrays(train: int = TRAIN, test: int = TEST) -> dict[str, np.ndarray]:
     """Ten easy classes: each has a pattern of its own, every image adds noise to it."""
     generator = np.random.default_rng(7)

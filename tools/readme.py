@@ -2,7 +2,7 @@
 
     make readme      (python -m tools.readme)
 
-Reads outputs/metrics/ and outputs/timings/, both in Git, so it works in a fresh clone.
+Reads outputs/metrics/ and outputs/timings/.
 """
 
 import json
@@ -12,8 +12,8 @@ from pathlib import Path
 README = Path("README.md")
 BEGIN, END = "<!-- results: written by `make readme` -->\n", "<!-- end of results -->\n"
 HEAD = (
-    "| model | test accuracy | 95 % interval | parameters | training images | seconds to train |\n"
-    "| --- | ---: | :---: | ---: | ---: | ---: |\n"
+    "| model | test accuracy | 95 % interval | parameters | training images | s to train | s to predict |\n"
+    "| --- | ---: | :---: | ---: | ---: | ---: | ---: |\n"
 )
 
 
@@ -23,7 +23,7 @@ def table(metrics: Path, timings: Path) -> str:
     for path in metrics.rglob("*.json"):
         model = path.relative_to(metrics).with_suffix("")
         row = json.loads(path.read_text(encoding="utf-8"))
-        seconds = json.loads((timings / f"{model}.json").read_text(encoding="utf-8"))["training_seconds"]
+        seconds = json.loads((timings / f"{model}.json").read_text(encoding="utf-8"))
         parameters = "" if row["parameters"] is None else f"{row['parameters']:,}"
         rows.append(
             (
@@ -31,7 +31,8 @@ def table(metrics: Path, timings: Path) -> str:
                 model.as_posix(),
                 f"| `{model.as_posix()}` | {row['accuracy']:.2%} "
                 f"| {row['accuracy_low']:.2%} – {row['accuracy_high']:.2%} "
-                f"| {parameters} | {row['training_images']:,} | {seconds:.1f} |\n",
+                f"| {parameters} | {row['training_images']:,} "
+                f"| {seconds['training_seconds']:.1f} | {seconds['prediction_seconds']:.1f} |\n",
             )
         )
     return HEAD + "".join(line for _, _, line in sorted(rows))
