@@ -33,7 +33,7 @@ def main() -> None:
 
     print(f"{FRAMEWORK}.{name} on cpu\n{architecture.describe(layers)}", flush=True)
     network = scratch.build(layers, generator)
-    with results.Stopwatch() as training_time:
+    with results.Stopwatch() as training_time, np.errstate(over="ignore", invalid="ignore"):
         history = train(network, data, settings, generator, f"{FRAMEWORK}.{name}")
     with results.Stopwatch() as prediction_time:
         probabilities = scratch.predict_proba(network, test_images)
