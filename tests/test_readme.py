@@ -54,3 +54,11 @@ def test_the_annotated_tree_names_every_stage_and_folder():
     }
     missing = {name for name in listed if name not in tree}
     assert missing <= {"dvc_plots"}
+
+
+def test_the_lock_holds_every_direct_dependency():
+    pins = {line.split("#")[0].strip() for line in (ROOT / "requirements.in").read_text().splitlines()}
+    lock = (ROOT / "requirements.txt").read_text().replace(" ; ", " ").splitlines()
+    locked = {line.split()[0].lower().replace(".", "-").replace("_", "-") for line in lock if "==" in line}
+    missing = {p for p in pins if p and p.lower().replace(".", "-").replace("_", "-") not in locked}
+    assert not missing, "run `make lock`"
