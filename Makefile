@@ -5,7 +5,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
-.PHONY: all test lint format readme lock clean
+.PHONY: all test lint format readme reproduce lock clean
 
 all: .venv/installed
 	python -m dvc repro
@@ -26,6 +26,10 @@ format: .venv/installed
 readme: .venv/installed
 	python -m tools.readme
 
+# Runs the committed pipeline again from nothing and compares every output with dvc.lock.
+reproduce: .venv/installed
+	python -m tools.reproduce
+
 # Compiles requirements.txt from requirements.in: every package, for every system and Python.
 lock: .venv/installed
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
@@ -40,6 +44,6 @@ clean:
 		echo 'error: $(PYTHON) is not Python 3.11, 3.12 or 3.13; name one: make PYTHON=python3.12'; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements.in)" && \
-		UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-}}" .venv/bin/uv pip install --requirements requirements.txt || \
-		.venv/bin/python -m pip install --no-compile --disable-pip-version-check --requirement requirements.txt
+		UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-}}" .venv/bin/uv pip install --compile-bytecode --requirements requirements.txt || \
+		.venv/bin/python -m pip install --disable-pip-version-check --requirement requirements.txt
 	@touch $@

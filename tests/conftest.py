@@ -155,6 +155,31 @@ def dvc(project: Path, *arguments: str) -> str:
     return run.stdout
 
 
+def ran(output: str) -> list[str]:
+    """The stages that `dvc repro` or `dvc exp run` says it ran."""
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, idx_folder: Path) -> Path:
+    """A clone in which the whole pipeline has run and been committed. Tests that change it copy it."""
+    project = clone(tmp_path_factory.mktemp("project"))
+    for name in ("outputs", "dvc.lock"):
+        path = project / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    write_params(project, tiny_params(idx_folder))
+    dvc(project, "repro")
+    commit(project, "Run on tiny data")
+    return project
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path) -> Path:
+    """A copy of `finished` to change, DVC's cache included."""
+    shutil.copytree(finished, tmp_path / "project", symlinks=True)
+    return tmp_path / "project"
+
+
 @pytest.fixture
 def workspace(tmp_path: Path, idx_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty project with tiny parameters and data, which the current process works in."""

@@ -1,11 +1,16 @@
 """dvc.yaml lists exactly what each stage imports and reads."""
 
 import ast
+import runpy
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, load_params
+
+from stages.common import params
 
 STAGES = {
     name: stage.get("do", stage)
@@ -49,6 +54,41 @@ def test_imports_run_from_stages_to_models_to_common():
         folder = path.parent.name
         allowed = {"stages": {"models", "common"}, "models": {"common"}, "common": {"common"}}[folder]
         assert {other.parent.name for other in others} <= allowed, path
+
+
+def instances() -> list[tuple[str, str | None, set[str]]]:
+    """Each stage with the first of its models and the parameters that dvc.yaml declares for it."""
+    params = load_params()
+    result = []
+    for name, stage in STAGES.items():
+        key = next(iter(params[name.removeprefix("train_")])) if name.startswith("train_") else None
+        item = params[name.removeprefix("train_")][key] if key else {}
+        declared = {
+            entry.replace("${key}", str(key)).replace("${item.architecture}", item.get("architecture", ""))
+            for entry in stage.get("params", [])
+        }
+        result.append((name, key, declared))
+    return result
+
+
+@pytest.mark.parametrize(("name", "model", "declared"), instances(), ids=STAGES)
+def test_the_parameters_in_dvc_yaml_are_those_that_are_read(
+    finished, tmp_path, monkeypatch, name, model, declared
+):
+    shutil.copytree(finished, tmp_path / "project", ignore=shutil.ignore_patterns(".git", "cache"))
+    monkeypatch.chdir(tmp_path / "project")
+    params._file.cache_clear()
+    seen = set()
+
+    def recording(key, kind, read=params.read):
+        seen.add(key)
+        return read(key, kind)
+
+    monkeypatch.setattr(params, "read", recording)
+    monkeypatch.setattr(sys, "argv", [name, *filter(None, [model])])
+    runpy.run_module(f"stages.{name}", run_name="__main__", alter_sys=True)
+    params._file.cache_clear()
+    assert seen == declared
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "stages" / "common").glob("*.py")), ids=lambda p: p.stem)

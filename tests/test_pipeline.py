@@ -1,40 +1,15 @@
 """The real `dvc repro` and what people do with it, in a temporary clone with tiny data."""
 
 import json
-import shutil
 import time
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import clone, command, commit, dvc, edit_params, git, tiny_params, write_params
+from conftest import command, dvc, edit_params, git, ran, write_params
 
 FRAMEWORKS = ("pytorch", "tensorflow", "scratch", "sklearn")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, idx_folder):
-    """A clone in which the whole pipeline has run and been committed. Tests copy it."""
-    project = clone(tmp_path_factory.mktemp("project"))
-    for name in ("outputs", "dvc.lock"):
-        path = project / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    write_params(project, tiny_params(idx_folder))
-    dvc(project, "repro")
-    commit(project, "Run on tiny data")
-    return project
-
-
-@pytest.fixture
-def project(finished, tmp_path):
-    shutil.copytree(finished, tmp_path / "project", symlinks=True)
-    return tmp_path / "project"
-
-
-def ran(output: str) -> list[str]:
-    """The stages that `dvc repro` or `dvc exp run` says it ran."""
-    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
 
 
 def test_one_run_makes_every_result(finished):

@@ -9,6 +9,8 @@ import json
 import sys
 from pathlib import Path
 
+from tools import machine
+
 README = Path("README.md")
 BEGIN, END = "<!-- results: written by `make readme` -->\n", "<!-- end of results -->\n"
 HEAD = (
@@ -50,6 +52,7 @@ def with_table(text: str, table: str) -> str:
 if __name__ == "__main__":
     try:
         results = table(Path("outputs/metrics"), Path("outputs/timings"))
+        results += f"\nMeasured on: {machine.describe()}.\n"
         README.write_text(with_table(README.read_text(encoding="utf-8"), results), encoding="utf-8")
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")

@@ -68,8 +68,12 @@ class Epoch:
     validation_accuracy: float | None
 
 
+DIVERGED = 1000.0
+"""A mean cross-entropy in nats that no training comes back from; guessing costs 2.3."""
+
+
 def report(epoch: Epoch, model: str, settings: NetworkSettings) -> None:
-    """Print one line on a finished epoch. Raises UserError if a loss is no longer finite."""
+    """Print one line on a finished epoch. Raises UserError if training has diverged."""
     text = (
         f"epoch {epoch.epoch}/{settings.epochs}"
         f"  loss {epoch.train_loss:.4f}  accuracy {epoch.train_accuracy:.2%}"
@@ -81,9 +85,9 @@ def report(epoch: Epoch, model: str, settings: NetworkSettings) -> None:
         )
     print(text, flush=True)
     for loss in (epoch.train_loss, epoch.validation_loss):
-        if loss is not None and not math.isfinite(loss):
+        if loss is not None and not loss < DIVERGED:  # true for nan, too
             raise UserError(
-                f"{model}: the loss became {loss} in epoch {epoch.epoch}; lower "
+                f"{model}: the loss became {loss:.4g} in epoch {epoch.epoch}; lower "
                 f"{model}.learning_rate in params.yaml (now {settings.learning_rate:g})"
             )
 

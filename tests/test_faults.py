@@ -1,0 +1,163 @@
+"""What must survive: kills, full disks, altered files, two runs at once, a model that diverges."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import command, dvc, edit_params, git, ran
+
+MODELS = {
+    "download_mnist": None,
+    "train_pytorch": "linear",
+    "train_tensorflow": "cnn",
+    "train_scratch": "mlp_relu",
+    "train_sklearn": "knn_3",
+    "evaluate": None,
+    "visualize": None,
+}
+STAGES = [f"{stage}@{model}" if model else stage for stage, model in MODELS.items()]
+
+
+def lock(project: Path) -> dict[str, str]:
+    """The checksum of every output in dvc.lock, but for the timings."""
+    stages = yaml.safe_load((project / "dvc.lock").read_text())["stages"]
+    return {
+        out["path"]: out["md5"]
+        for stage in stages.values()
+        for out in stage["outs"]
+        if "timings" not in out["path"]
+    }
+
+
+def start(project: Path, *arguments: str) -> subprocess.Popen:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.Popen(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=project,
+        env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill", "ctrl_c"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_after_a_kill_the_next_run_finishes_with_the_same_results(project, stage, how):
+    before = lock(project)
+    process = start(project, "repro", "--force", "--single-item", stage)
+    for line in process.stdout:
+        if line.startswith("> python"):
+            break
+    time.sleep(0.7)
+    os.killpg(process.pid, how)
+    process.stdout.read()
+    assert process.wait(60) != 0
+    dvc(project, "repro")
+    assert lock(project) == before
+    assert not list(project.rglob("*.partial*"))
+    assert ran(dvc(project, "repro")) == []
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_earlier_results(project):
+    results = {path: path.read_bytes() for path in (project / "outputs").rglob("scratch/mlp_relu.*")}
+    edit_params(project, "seed", 5)
+    run = subprocess.run(
+        [sys.executable, "-m", "stages.train_scratch", "mlp_relu"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)),
+    )
+    assert run.returncode == 1
+    assert run.stderr.startswith("error: ")
+    assert len(run.stderr.splitlines()) == 1
+    assert {path: path.read_bytes() for path in results if "history" not in path.parts} == {
+        path: content for path, content in results.items() if "history" not in path.parts
+    }
+    assert not list(project.rglob("*.partial*"))
+
+
+@pytest.mark.parametrize(
+    ("path", "stage"),
+    [
+        ("data/test_labels.npy", "download_mnist"),
+        ("outputs/predictions/scratch/mlp_relu.npy", "train_scratch@mlp_relu"),
+        ("outputs/tables/summary.csv", "evaluate"),
+        ("outputs/metrics/scratch/mlp_relu.json", "evaluate"),
+        ("outputs/plots/accuracy.png", "visualize"),
+    ],
+)
+def test_a_result_altered_by_hand_is_noticed_and_made_anew(project, path, stage):
+    before, good = lock(project), (project / path).read_bytes()
+    (project / path).chmod(0o644)
+    (project / path).write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    assert stage in dvc(project, "status")
+    dvc(project, "repro")
+    assert (project / path).read_bytes() == good
+    assert lock(project) == before
+
+
+def test_a_file_altered_in_the_cache_is_never_used(project):
+    before = lock(project)
+    path = "outputs/predictions/scratch/mlp_relu.npy"
+    cached = project / ".dvc/cache/files/md5" / before[path][:2] / before[path][2:]
+    good = cached.read_bytes()
+    cached.chmod(0o644)
+    cached.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    (project / path).unlink()
+    dvc(project, "repro")
+    assert (project / path).read_bytes() == good
+    assert lock(project) == before
+
+
+def test_two_runs_at_once_corrupt_nothing(project):
+    before = lock(project)
+    edit_params(project, "scratch.mlp_relu.epochs", 40)
+    edit_params(project, "scratch.mlp_sigmoid.epochs", 40)
+    processes = [start(project, "repro") for _ in range(2)]
+    outputs = [process.stdout.read() for process in processes]
+    codes = [process.wait(120) for process in processes]
+    for output, code in zip(outputs, codes, strict=True):
+        assert code == 0 or "lock" in output or "busy" in output, output
+    dvc(project, "repro")
+    assert ran(dvc(project, "repro")) == []
+    changed = {path for path, md5 in lock(project).items() if before[path] != md5}
+    assert {"outputs/models/scratch/mlp_relu.npz", "outputs/models/scratch/mlp_sigmoid.npz"} <= changed
+    git(project, "checkout", "--quiet", "params.yaml")
+    dvc(project, "repro")
+    assert lock(project) == before
+
+
+def test_a_diverging_model_fails_and_the_others_still_run(project):
+    edit_params(project, "scratch.mlp_sigmoid.learning_rate", 1e9)
+    edit_params(project, "scratch.mlp_relu.learning_rate", 0.01)
+    run = command(project, "dvc", "repro", "--keep-going")
+    assert run.returncode != 0
+    assert "error: scratch.mlp_sigmoid: the loss became" in run.stderr
+    assert "in epoch 1" in run.stderr
+    assert "train_scratch@mlp_relu" in ran(run.stdout)
+    assert (project / "outputs/predictions/scratch/mlp_relu.npy").is_file()
+    assert not (project / "outputs/predictions/scratch/mlp_sigmoid.npy").exists()
+
+
+def test_a_prediction_file_that_holds_a_pickle_is_refused_unread(project):
+    class Hostile:
+        def __reduce__(self):
+            return (project / "executed").mkdir, ()
+
+    path = project / "outputs/predictions/scratch/mlp_relu.npy"
+    path.chmod(0o644)
+    np.save(path, np.array([Hostile()], dtype=object), allow_pickle=True)
+    run = command(project, "stages.evaluate")
+    assert run.returncode == 1
+    assert "outputs/predictions/scratch/mlp_relu.npy is no .npy file of numbers" in run.stderr
+    assert not (project / "executed").exists()

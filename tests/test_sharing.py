@@ -1,0 +1,64 @@
+"""Results travel between clones, and experiments run apart from the workspace."""
+
+import json
+
+import pytest
+import yaml
+from conftest import commit, dvc, edit_params, git, ran
+
+
+@pytest.fixture
+def second(project, tmp_path):
+    """Another clone of the project, after a push to a folder that both know as the remote."""
+    dvc(project, "remote", "add", "--default", "storage", str(tmp_path / "storage"))
+    commit(project, "Name a remote")
+    dvc(project, "push")
+    git(tmp_path, "clone", "--quiet", str(project), "second")
+    return tmp_path / "second"
+
+
+def test_a_second_clone_pulls_everything_and_runs_nothing(project, second):
+    dvc(second, "pull")
+    assert "up to date" in dvc(second, "status")
+    assert ran(dvc(second, "repro")) == []
+    for path in (project / "outputs").rglob("*"):
+        if path.is_file():
+            assert (second / path.relative_to(project)).read_bytes() == path.read_bytes()
+    assert git(second, "status", "--short") == ""
+
+
+def test_an_experiment_in_a_folder_of_its_own_leaves_the_workspace_alone(project):
+    before = (project / "params.yaml").read_text()
+    dvc(project, "exp", "run", "--temp", "-S", "scratch.mlp_relu.learning_rate=0.0001", "--name", "slow")
+    assert (project / "params.yaml").read_text() == before
+    assert git(project, "status", "--short") == ""
+    changes = json.loads(dvc(project, "exp", "diff", "HEAD", "slow", "--json"))
+    assert changes["params"]["params.yaml"]["scratch.mlp_relu.learning_rate"]["new"] == 0.0001
+    assert "outputs/metrics/scratch/mlp_relu.json" in changes["metrics"]
+    dvc(project, "exp", "apply", "slow")
+    applied = yaml.safe_load((project / "params.yaml").read_text())
+    assert applied["scratch"]["mlp_relu"]["learning_rate"] == 0.0001
+    assert ran(dvc(project, "repro")) == []
+
+
+def test_queued_experiments_run_with_two_workers(project):
+    for rate in (0.0001, 0.0005):
+        dvc(project, "exp", "run", "--queue", "-S", f"scratch.mlp_relu.learning_rate={rate}")
+    dvc(project, "exp", "run", "--run-all", "--jobs", "2")
+    table = dvc(project, "exp", "show", "--csv", "--only-changed")
+    assert "0.0001" in table
+    assert "0.0005" in table
+    assert "Failed" not in dvc(project, "queue", "status")
+    assert git(project, "status", "--short") == ""
+
+
+def test_two_commits_compare(project, tmp_path):
+    edit_params(project, "scratch.mlp_relu.learning_rate", 0.0001)
+    dvc(project, "repro")
+    commit(project, "Learn slowly")
+    diff = json.loads(dvc(project, "metrics", "diff", "HEAD~1", "HEAD", "--json"))
+    assert list(diff) == ["outputs/metrics/scratch/mlp_relu.json"]
+    dvc(project, "plots", "diff", "HEAD~1", "HEAD", "--out", str(tmp_path / "page"))
+    page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+    assert '"rev": "HEAD~1"' in page
+    assert '"rev": "HEAD"' in page

@@ -1,0 +1,114 @@
+"""What runs again after an edit: a table of every parameter and every source file.
+
+    make edits      (python -m tools.edits)
+
+Asks DVC itself, in a temporary clone of the working tree, which stages it calls changed after each
+parameter and each file under stages/ is edited, and writes docs/edits.md. Needs a finished
+pipeline (`dvc repro`), but no data. Stages that follow a changed one run only if its results differ.
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from dvc.repo import Repo
+
+PAGE = Path("docs/edits.md")
+HEAD = """# What runs again after an edit
+
+Written by `make edits`, which asks DVC. A stage that follows a changed one runs only if its input
+really differs: after a training stage that is `evaluate`, and after it `visualize`.
+
+| edit | stages that run again |
+| --- | --- |
+"""
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        project = Path(folder) / "clone"
+        subprocess.run(["git", "clone", "--quiet", str(Path.cwd()), str(project)], check=True)
+        rows = [*edits_of_parameters(project), *edits_of_files(project)]
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(HEAD + "".join(f"| `{edit}` | {stages} |\n" for edit, stages in rows), encoding="utf-8")
+
+
+def edits_of_parameters(project: Path) -> Iterator[tuple[str, str]]:
+    """Each leaf of params.yaml (a network's list of layers is one) and what its edit concerns."""
+    path = project / "params.yaml"
+    original = path.read_text(encoding="utf-8")
+    for key in leaves(yaml.safe_load(original)):
+        content = yaml.safe_load(original)
+        section = content
+        *parents, last = key.split(".")
+        for parent in parents:
+            section = section[parent]
+        section[last] = another(section[last])
+        path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        yield key, changed_stages(project, "params.yaml")
+    path.write_text(original, encoding="utf-8")
+
+
+def edits_of_files(project: Path) -> Iterator[tuple[str, str]]:
+    """Each source file of the stages and what a comment in it concerns."""
+    for path in sorted((project / "stages").rglob("*.py")):
+        original = path.read_text(encoding="utf-8")
+        path.write_text(original + "# a comment\n", encoding="utf-8")
+        name = path.relative_to(project).as_posix()
+        yield name, changed_stages(project, name)
+        path.write_text(original, encoding="utf-8")
+
+
+def leaves(section: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted keys of all values that are no mappings."""
+    for key, value in section.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def another(value: Any) -> Any:
+    """A value that differs; an architecture's name stays one that exists."""
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case list():
+            return [*value, "relu"] if value and isinstance(value[0], dict) else [v + 1 for v in value]
+        case _:
+            return "mlp_relu" if value != "mlp_relu" else "linear"
+
+
+def changed_stages(project: Path, path: str) -> str:
+    """The stages that DVC calls changed because of the file `path`, models of a kind together."""
+    status = Repo(str(project)).status()
+    stages: dict[str, list[str]] = {}
+    for name, changes in status.items():
+        for change in changes:
+            if isinstance(change, dict) and path in change.get("changed deps", {}):
+                kind, _, model = name.partition("@")
+                stages.setdefault(kind, []).append(model)
+    everything = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    texts = []
+    for kind, models in stages.items():
+        known = everything.get(kind.removeprefix("train_"), {}) if models != [""] else {}
+        if models == [""]:
+            texts.append(kind)
+        elif len(models) == len(known) > 1:
+            texts.append(f"{kind}: all")
+        else:
+            texts.append(f"{kind}: {', '.join(sorted(models))}")
+    return "; ".join(texts) or "none"
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f"error: {error}")
