@@ -5,7 +5,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
-.PHONY: all test lint format readme reproduce lock clean
+.PHONY: all test test-all lint format readme edits reproduce lock clean
 
 all: .venv/installed
 	python -m dvc repro
@@ -13,6 +13,10 @@ all: .venv/installed
 
 test: .venv/installed
 	python -m pytest
+
+# The tests, then the slow ones, which `make test` leaves out.
+test-all: test
+	python -m pytest -m slow
 
 lint: .venv/installed
 	ruff check .
@@ -29,6 +33,10 @@ readme: .venv/installed
 # Runs the committed pipeline again from nothing and compares every output with dvc.lock.
 reproduce: .venv/installed
 	python -m tools.reproduce
+
+# Writes docs/edits.md: what runs again after which edit.
+edits: .venv/installed
+	python -m tools.edits
 
 # Compiles requirements.txt from requirements.in: every package, for every system and Python.
 lock: .venv/installed

@@ -22,7 +22,13 @@ MODELS = {
     "evaluate": None,
     "visualize": None,
 }
-STAGES = [f"{stage}@{model}" if model else stage for stage, model in MODELS.items()]
+STAGES = [
+    pytest.param(
+        f"{stage}@{model}" if model else stage,
+        marks=() if stage == "train_scratch" else pytest.mark.slow,
+    )
+    for stage, model in MODELS.items()
+]
 
 
 def lock(project: Path) -> dict[str, str]:
@@ -119,6 +125,7 @@ def test_a_file_altered_in_the_cache_is_never_used(project):
     assert lock(project) == before
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_corrupt_nothing(project):
     before = lock(project)
     edit_params(project, "scratch.mlp_relu.epochs", 40)

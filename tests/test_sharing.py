@@ -27,6 +27,7 @@ def test_a_second_clone_pulls_everything_and_runs_nothing(project, second):
     assert git(second, "status", "--short") == ""
 
 
+@pytest.mark.slow
 def test_an_experiment_in_a_folder_of_its_own_leaves_the_workspace_alone(project):
     before = (project / "params.yaml").read_text()
     dvc(project, "exp", "run", "--temp", "-S", "scratch.mlp_relu.learning_rate=0.0001", "--name", "slow")
@@ -41,6 +42,7 @@ def test_an_experiment_in_a_folder_of_its_own_leaves_the_workspace_alone(project
     assert ran(dvc(project, "repro")) == []
 
 
+@pytest.mark.slow
 def test_queued_experiments_run_with_two_workers(project):
     for rate in (0.0001, 0.0005):
         dvc(project, "exp", "run", "--queue", "-S", f"scratch.mlp_relu.learning_rate={rate}")
@@ -52,6 +54,7 @@ def test_queued_experiments_run_with_two_workers(project):
     assert git(project, "status", "--short") == ""
 
 
+@pytest.mark.slow
 def test_two_commits_compare(project, tmp_path):
     edit_params(project, "scratch.mlp_relu.learning_rate", 0.0001)
     dvc(project, "repro")
