@@ -7,6 +7,8 @@ parameter and each file under stages/ is edited, and writes docs/edits.md. Needs
 pipeline (`dvc repro`), but no data. Stages that follow a changed one run only if its results differ.
 """
 
+import contextlib
+import itertools
 import subprocess
 import sys
 import tempfile
@@ -32,9 +34,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "clone"
         subprocess.run(["git", "clone", "--quiet", str(Path.cwd()), str(project)], check=True)
-        rows = [*edits_of_parameters(project), *edits_of_files(project)]
+        rows = [*together(edits_of_parameters(project)), *edits_of_files(project)]
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(HEAD + "".join(f"| `{edit}` | {stages} |\n" for edit, stages in rows), encoding="utf-8")
+
+
+def together(rows: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """One row `model.*` in place of rows that tell the same for every key of a model."""
+    for (model, stages), group in itertools.groupby(rows, lambda row: (model_of(row[0]), row[1])):
+        keys = [key for key, _ in group]
+        yield (f"{model}.*" if len(keys) > 1 else keys[0]), stages
+
+
+def model_of(key: str) -> str:
+    """The model that a dotted key belongs to, such as pytorch.mlp; other keys stand for themselves."""
+    framework, *rest = key.split(".")
+    return f"{framework}.{rest[0]}" if len(rest) > 1 else key
 
 
 def edits_of_parameters(project: Path) -> Iterator[tuple[str, str]]:
@@ -87,12 +102,13 @@ def another(value: Any) -> Any:
 
 def changed_stages(project: Path, path: str) -> str:
     """The stages that DVC calls changed because of the file `path`, models of a kind together."""
-    status = Repo(str(project)).status()
+    with contextlib.chdir(project):  # DVC names changed files from where it runs
+        status = Repo().status()
     stages: dict[str, list[str]] = {}
-    for name, changes in status.items():
+    for address, changes in status.items():
         for change in changes:
             if isinstance(change, dict) and path in change.get("changed deps", {}):
-                kind, _, model = name.partition("@")
+                kind, _, model = address.rpartition(":")[2].partition("@")
                 stages.setdefault(kind, []).append(model)
     everything = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
     texts = []
