@@ -11,6 +11,7 @@ import yaml
 from conftest import ROOT, load_params
 
 from stages.common import params
+from tools import edits
 
 STAGES = {
     name: stage.get("do", stage)
@@ -89,6 +90,12 @@ def test_the_parameters_in_dvc_yaml_are_those_that_are_read(
     runpy.run_module(f"stages.{name}", run_name="__main__", alter_sys=True)
     params._file.cache_clear()
     assert seen == declared
+
+
+@pytest.mark.slow
+def test_the_table_of_edits_is_what_dvc_says(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert edits.page() == (ROOT / "docs" / "edits.md").read_text(encoding="utf-8"), "run `make edits`"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "stages" / "common").glob("*.py")), ids=lambda p: p.stem)

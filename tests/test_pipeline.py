@@ -121,6 +121,7 @@ def test_metrics_plots_and_the_graph_can_be_shown(finished, tmp_path):
     assert "tensorflow/cnn_dropout" in page
 
 
+@pytest.mark.slow
 def test_plots_compare_two_revisions(project, tmp_path):
     edit_params(project, "scratch.mlp_relu.epochs", 2)
     dvc(project, "repro")

@@ -2,7 +2,7 @@
 
     make edits      (python -m tools.edits)
 
-Asks DVC itself, in a temporary clone of the working tree, which stages it calls changed after each
+Asks DVC itself, in a temporary clone of the commit, which stages it calls changed after each
 parameter and each file under stages/ is edited, and writes docs/edits.md. Needs a finished
 pipeline (`dvc repro`), but no data. Stages that follow a changed one run only if its results differ.
 """
@@ -31,12 +31,17 @@ really differs: after a training stage that is `evaluate`, and after it `visuali
 
 
 def main() -> None:
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+def page() -> str:
+    """The page as Markdown, for the commit that is checked out."""
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "clone"
         subprocess.run(["git", "clone", "--quiet", str(Path.cwd()), str(project)], check=True)
         rows = [*together(edits_of_parameters(project)), *edits_of_files(project)]
-    PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(HEAD + "".join(f"| `{edit}` | {stages} |\n" for edit, stages in rows), encoding="utf-8")
+    return HEAD + "".join(f"| `{edit}` | {stages} |\n" for edit, stages in rows)
 
 
 def together(rows: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
