@@ -15,6 +15,7 @@ if __name__ == "__main__":
 
 import numpy as np
 import torch
+import torch._dynamo  # torch.optim's first step would import it, in the time of training
 from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
@@ -23,10 +24,7 @@ from stages.common import architecture, command, dataset, params, results, train
 from stages.models import pytorch
 
 FRAMEWORK = "pytorch"
-OPTIMIZERS = {
-    "adam": partial(torch.optim.Adam, fused=True),
-    "sgd": partial(torch.optim.SGD, fused=True),
-}
+OPTIMIZERS = {"adam": partial(torch.optim.Adam, fused=True), "sgd": torch.optim.SGD}
 
 
 def main() -> None:

@@ -82,7 +82,7 @@ def prepare(images: np.ndarray, settings: Settings) -> np.ndarray:
 
 def train(classifier: ClassifierMixin, pixels: np.ndarray, labels: np.ndarray, threads: int) -> None:
     """Fit `classifier` in place. Prediction stays on one job: threads would add in any order."""
-    with parallel_config(n_jobs=threads), warnings.catch_warnings(record=True) as caught:
+    with parallel_config("threading", n_jobs=threads), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         classifier.fit(sklearn.to_rows(pixels), labels)
     for warning in caught:

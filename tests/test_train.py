@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,14 +151,45 @@ def test_weights_of_another_architecture_or_no_weights_are_refused(run_stage, fr
         MODULES[framework].load(layers, path)
 
 
+def test_numbers_of_another_type_are_no_weights(run_stage):
+    import h5py
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    layers = TypeAdapter(Architecture).validate_python([{"dense": 10}])
+    path = Path("weights.safetensors")
+    pytorch.save(pytorch.build(layers), path)
+    save_file({name: tensor.to(torch.int64) for name, tensor in load_file(path).items()}, path)
+    with pytest.raises(UserError, match=r"weights.safetensors .* torch.int64, not torch.float32"):
+        pytorch.load(layers, path)
+
+    path = Path("network.weights.h5")
+    tensorflow.save(tensorflow.build(layers), path)
+    secret = Path("secret")
+    secret.write_bytes(b"s" * 40)
+    for replacement, complaint in [
+        ({"data": np.arange(10)}, "int64, not float32"),
+        ({"data": [b"abc"] * 10}, "object, not float32"),
+        ({"data": np.zeros(9, np.float32)}, "shape"),
+        ({"shape": (10,), "dtype": "f4", "external": [(str(secret), 0, 40)]}, "Not allowed"),
+    ]:
+        with h5py.File(path, "r+") as file:
+            del file["layers/dense/vars/1"]
+            file.create_dataset("layers/dense/vars/1", **replacement)
+        with pytest.raises(UserError, match=rf"network.weights.h5 .*{complaint}"):
+            tensorflow.load(layers, path)
+
+
 @pytest.mark.parametrize(
     ("edits", "complaint"),
     [
         ({"estimator": "os.system"}, "'os.system' is no classifier; allowed"),
         ({"estimator": "sklearn.neighbors.KNN"}, "'sklearn.neighbors.KNN' is no classifier"),
         ({"estimator": "sklearn.linear_model.LinearRegression"}, "is no classifier"),
-        ({"arguments": {"n_neighbours": 3}}, "no argument 'n_neighbours'; allowed: algorithm, leaf_size"),
+        ({"estimator": "stages.models.neighbors.KNN"}, "'stages.models.neighbors.KNN' is no classifier"),
+        ({"arguments": {"n_neighbours": 3}}, "no argument 'n_neighbours'; allowed: n_neighbors"),
         ({"arguments": {"n_neighbors": 0}}, "params.yaml: sklearn.knn_3.arguments: .*'n_neighbors'.*Got 0"),
+        ({"pixel_range": [0, 1]}, "whole numbers from 0 to 255: let pixel_range be"),
         ({"estimator": "sklearn.svm.LinearSVC", "arguments": {}}, "gives no probabilities"),
     ],
 )

@@ -1,20 +1,37 @@
-"""Settings of the numerical libraries that they read once, while they are imported."""
+"""How the numerical libraries are imported: their settings, which they read only then, and fast."""
 
 import ctypes
+import gc
 import os
+import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import Literal
 
 from stages.common import command, params
 
+PORTABLE = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_CBWR": "COMPATIBLE",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "OPENBLAS_CORETYPE": "Haswell",
+}
+"""Which instructions PyTorch, its MKL, NumPy, oneDNN (PyTorch's and TensorFlow's) and OpenBLAS use
+in the profile `portable`: those that every x86-64 processor since Haswell and Zen has."""
+
 
 def prepare() -> None:
-    """Give every thread pool `threads` of params.yaml. Call it before the libraries are imported.
+    """Set up the numerical libraries as params.yaml says. Call it before they are imported.
 
-    The number of threads decides how sums are split and so the last bits of every result.
+    `threads` decides how sums are split, `profile` which instructions add them: both decide the
+    last bits of every result.
     """
     command.run(_set_variables)
+    gc.disable()  # imports leave no garbage; command.run turns the collector on again
     if sys.platform == "linux":
         _keep_freed_memory()
 
@@ -35,13 +52,41 @@ def import_quietly(module: str) -> None:
             os.close(kept)
 
 
+@contextmanager
+def without(module: str) -> Iterator[None]:
+    """Make `import module` fail in the block, for a library that can do without it."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
 def _set_variables() -> None:
     threads = str(params.read("threads", params.Positive))
     for library in ("OMP", "OPENBLAS", "MKL", "VECLIB", "NUMEXPR"):
         os.environ[f"{library}_NUM_THREADS"] = threads
     os.environ["OMP_DYNAMIC"] = os.environ["MKL_DYNAMIC"] = "FALSE"
     os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"  # else TensorFlow decides by processor; also much faster
+    if params.read("profile", Literal["fast", "portable"]) == "portable":
+        _refuse_other_processors()
+        os.environ.update(PORTABLE)
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # its mistakes arrive as exceptions, the rest is chatter
+
+
+def _refuse_other_processors() -> None:
+    known = platform.machine() in ("x86_64", "AMD64")
+    if known and sys.platform == "linux":
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0].split()
+        known = {"avx2", "fma"} <= set(flags)
+    if not known:
+        raise command.UserError(
+            f"params.yaml: profile is 'portable', which needs an x86-64 processor with AVX2 and FMA, "
+            f"not {platform.machine()}; allowed here: fast"
+        )
 
 
 def _keep_freed_memory() -> None:

@@ -81,7 +81,10 @@ def load(layers: Architecture, path: Path) -> nn.Sequential:
     """
     network = build(layers)
     try:
-        network.load_state_dict(load_file(path))
+        tensors = load_file(path)
+        if kinds := {tensor.dtype for tensor in tensors.values()} - {torch.float32}:
+            raise RuntimeError(f"it holds {', '.join(sorted(map(str, kinds)))}, not torch.float32")
+        network.load_state_dict(tensors)
     except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} does not hold this architecture's weights: {reason}") from None

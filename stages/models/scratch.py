@@ -343,9 +343,7 @@ def load(layers: Architecture, path: Path) -> Network:
             saved = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is no .npz file of numbers: {error}") from None
-    if {n: (a.dtype, a.shape) for n, a in saved.items()} != {
-        n: (a.dtype, a.shape) for n, a in parameters.items()
-    }:
+    if _layout(saved) != _layout(parameters):
         raise UserError(f"{path} does not hold this architecture's weights")
     for name, array in parameters.items():
         array[...] = saved[name]

@@ -9,19 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import skops.io
 from sklearn.base import BaseEstimator, ClassifierMixin
-from skops.io.exceptions import UntrustedTypesFoundException
 
 from stages.common.command import UserError
 from stages.common.dataset import CLASSES
+from stages.common.environment import without
+from stages.models import neighbors
 
-TRUSTED = ["sklearn.tree._tree.Tree"]
+with without("torch"):  # skops walks through all of scikit-learn, a corner of which imports it
+    import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
+
+TRUSTED = ["sklearn.tree._tree.Tree", f"{neighbors.__name__}.ExactNeighbors"]
 """What `load` accepts beside the types that skops itself knows to be harmless."""
 
 
 def build(estimator: str, arguments: dict[str, Any], seed: int) -> ClassifierMixin:
-    """The classifier at the dotted path `estimator`, such as sklearn.neighbors.KNeighborsClassifier.
+    """The classifier at the dotted path `estimator`, such as sklearn.linear_model.LogisticRegression.
 
     It gets `arguments` and, if it draws random numbers, `seed` as its random_state.
     Raises UserError if there is no such classifier or it does not know an argument.
@@ -42,13 +46,13 @@ def build(estimator: str, arguments: dict[str, Any], seed: int) -> ClassifierMix
 def _find(estimator: str) -> type[BaseEstimator]:
     module, _, name = estimator.rpartition(".")
     kind = None
-    if module.startswith("sklearn."):
+    if module.startswith("sklearn.") or module == neighbors.__name__:
         with suppress(ModuleNotFoundError):
             kind = getattr(import_module(module), name, None)
     if not (isinstance(kind, type) and issubclass(kind, ClassifierMixin)):
         raise UserError(
-            f"{estimator!r} is no classifier; allowed: the dotted path of one in scikit-learn, "
-            "such as sklearn.neighbors.KNeighborsClassifier"
+            f"{estimator!r} is no classifier; allowed: the dotted path of one in scikit-learn, such as "
+            f"sklearn.linear_model.LogisticRegression, or {neighbors.__name__}.ExactNeighbors"
         )
     return kind
 
@@ -75,8 +79,8 @@ def parameter_count(classifier: ClassifierMixin) -> int | None:
     """
     if hasattr(classifier, "coef_"):
         return classifier.coef_.size + classifier.intercept_.size
-    if hasattr(classifier, "_fit_X"):
-        return classifier._fit_X.size
+    if hasattr(classifier, "images_"):
+        return classifier.images_.size
     trees = getattr(classifier, "estimators_", [classifier])
     if all(hasattr(tree, "tree_") for tree in trees):
         return sum(tree.tree_.node_count for tree in trees)

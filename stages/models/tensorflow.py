@@ -5,6 +5,7 @@ from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the user's own ~/.keras says
 
+import h5py
 import keras
 import numpy as np
 import tensorflow as tf
@@ -74,8 +75,15 @@ def load(layers: Architecture, path: Path) -> keras.Sequential:
     """
     network = build(layers)
     try:
+        with h5py.File(path) as file:
+            file.visititems(_refuse_other_types)
         network.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} does not hold this architecture's weights: {reason}") from None
     return network
+
+
+def _refuse_other_types(name: str, item: h5py.Group | h5py.Dataset) -> None:
+    if isinstance(item, h5py.Dataset) and item.dtype != np.float32:
+        raise ValueError(f"{name} holds {item.dtype}, not float32")

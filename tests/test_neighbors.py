@@ -1,0 +1,76 @@
+"""The exact search of neighbours against comparing every pixel in whole numbers."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.models import neighbors
+from stages.models.neighbors import ExactNeighbors
+
+
+def by_hand(images: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
+    """Indices (n, k) of the nearest images: a stable sort keeps the first of equals first."""
+    difference = images.astype(np.int64)[np.newaxis] - queries.astype(np.int64)[:, np.newaxis]
+    return np.argsort((difference**2).sum(axis=2), axis=1, kind="stable")[:, :k]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data(), st.integers(0, 2**32 - 1))
+def test_the_nearest_are_found_in_order_ties_and_duplicates_included(data, seed):
+    generator = np.random.default_rng(seed)
+    n = data.draw(st.integers(2, 300), label="images")
+    k = data.draw(st.integers(1, n), label="neighbours")
+    levels = data.draw(st.sampled_from([2, 7, 256]), label="gray levels")  # few levels, many ties
+    kinds = generator.integers(0, levels, (max(1, n // 3), 40)) * (255 // (levels - 1))
+    images = kinds[generator.integers(0, len(kinds), n)].astype(np.uint8)
+    queries = np.concatenate([images[:5], generator.integers(0, 256, (20, 40)).astype(np.uint8)])
+    search = ExactNeighbors(k).fit(images.astype(np.float32), np.arange(n) % 10)
+    np.testing.assert_array_equal(search.kneighbors(queries.astype(np.float32)), by_hand(images, queries, k))
+
+
+@pytest.mark.parametrize(("dimensions", "candidates"), [(1, 3), (8, 10), (784, 400)])
+def test_the_result_is_exact_whatever_the_filter_lets_through(monkeypatch, dimensions, candidates):
+    monkeypatch.setattr(neighbors, "DIMENSIONS", dimensions)
+    monkeypatch.setattr(neighbors, "CANDIDATES", candidates)
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (900, 784)).astype(np.uint8)  # distances far beyond 2²⁴, squared
+    images[:450] //= 8
+    queries = generator.integers(0, 256, (150, 784)).astype(np.uint8)
+    queries[:75] //= 8
+    compared = []
+    monkeypatch.setattr(
+        ExactNeighbors,
+        "_compare_all",
+        lambda self, rest, real=ExactNeighbors._compare_all: compared.append(len(rest)) or real(self, rest),
+    )
+    search = ExactNeighbors(3).fit(images.astype(np.float32), np.arange(900) % 10)
+    np.testing.assert_array_equal(search.kneighbors(queries.astype(np.float32)), by_hand(images, queries, 3))
+    assert bool(sum(compared)) == (dimensions < 784), "the case does not test what it is for"
+
+
+def test_votes_are_those_of_scikit_learn():
+    from sklearn.neighbors import KNeighborsClassifier
+
+    generator = np.random.default_rng(1)
+    images = generator.integers(0, 256, (500, 784)).astype(np.float32)
+    queries = generator.integers(0, 256, (100, 784)).astype(np.float32)
+    labels = generator.integers(0, 10, 500)
+    ours = ExactNeighbors(5).fit(images, labels)
+    theirs = KNeighborsClassifier(5, algorithm="brute").fit(images, labels)
+    np.testing.assert_allclose(ours.predict_proba(queries), theirs.predict_proba(queries))
+    np.testing.assert_array_equal(ours.predict(queries), theirs.predict(queries))
+
+
+@pytest.mark.parametrize("pixels", [0.5, -1, 256, np.nan])
+def test_pixels_that_are_no_gray_levels_are_refused(pixels):
+    images = np.zeros((3, 784), np.float32)
+    images[1, 5] = pixels
+    with pytest.raises(ValueError, match=r"whole numbers from 0 to 255: let pixel_range be \[0, 255\]"):
+        ExactNeighbors(1).fit(images, np.arange(3))
+
+
+@pytest.mark.parametrize("count", [0, 4, 1.5])
+def test_an_impossible_number_of_neighbours_is_refused(count):
+    with pytest.raises(ValueError, match="'n_neighbors' must be a whole number from 1 to 3"):
+        ExactNeighbors(count).fit(np.zeros((3, 784), np.float32), np.arange(3))
