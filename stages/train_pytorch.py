@@ -6,7 +6,9 @@ Reads data/*.npy and, from params.yaml, pytorch.<model> and the architecture tha
 Writes outputs/{models,predictions,history,cards,timings}/pytorch/<model>.*
 """
 
+import sys
 from functools import partial
+from types import SimpleNamespace
 
 from stages.common import environment
 
@@ -15,13 +17,18 @@ if __name__ == "__main__":
 
 import numpy as np
 import torch
-import torch._dynamo  # torch.optim's first step would import it, in the time of training
 from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
 from stages.common import architecture, command, dataset, params, results, training
 from stages.models import pytorch
+
+# torch.optim imports torch.compile's half of PyTorch, only to tell it to keep out: that takes as
+# long as importing the other half. Nothing here is compiled, so two functions stand in for it.
+sys.modules.setdefault(
+    "torch._dynamo", SimpleNamespace(graph_break=lambda: None, disable=lambda function, *_, **__: function)
+)
 
 FRAMEWORK = "pytorch"
 OPTIMIZERS = {"adam": partial(torch.optim.Adam, fused=True), "sgd": torch.optim.SGD}
@@ -78,7 +85,7 @@ def make_deterministic(seed: int, threads: int) -> None:
     """Let equal runs give equal bits: seed, threads, and only algorithms without races."""
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing reads it
     torch.backends.cudnn.benchmark = False
 
