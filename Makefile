@@ -5,7 +5,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
-.PHONY: all test test-all lint format readme edits reproduce lock clean
+.PHONY: all test test-all lint format readme edits processors reproduce lock clean
 
 all: .venv/installed
 	python -m dvc repro
@@ -37,6 +37,10 @@ reproduce: .venv/installed
 # Writes docs/edits.md: what runs again after which edit.
 edits: .venv/installed
 	python -m tools.edits
+
+# Writes docs/processors.md: which models are the same to the bit on which processors (half an hour).
+processors: .venv/installed
+	python -m tools.processors
 
 # Compiles requirements.txt from requirements.in: every package, for every system and Python.
 lock: .venv/installed

@@ -1,0 +1,184 @@
+"""Which models come out with the same bits on other processors, and what that costs in time.
+
+    make processors      (python -m tools.processors)
+
+Trains every model on a few images, on this processor and on emulated ones (qemu-x86_64 of Debian's
+package qemu-user), in both profiles, and writes docs/processors.md. Needs data/ (`dvc repro`).
+"""
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from tools import machine
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "processors.md"
+EMULATOR = "qemu-x86_64"
+EMULATED = {"Intel Haswell": "Haswell", "AMD EPYC Milan": "EPYC-Milan"}
+FRAMEWORKS = ("pytorch", "tensorflow", "scratch", "sklearn")
+PROFILES = ("portable", "fast")
+IMAGES, TEST_IMAGES = 192, 32  # an emulated convolution is a hundred times slower
+TIMED_IMAGES, REPEATS = 6_000, 3
+HEAD = """# The same bits on other processors
+
+Written by `make processors`: every model trained natively and on two emulated processors, and the weights
+and predictions compared byte by byte. A number is the largest difference between two probabilities.
+
+Native: {machine}. Emulated: {emulator}. {images} images, of which {held_out} held out; one epoch.
+
+| model | {columns} | portable: time against fast |
+| --- |{rules} --- |
+"""
+
+
+def main() -> None:
+    if len(sys.argv) == 2:
+        train_all(sys.argv[1])
+    elif shutil.which(EMULATOR) is None:
+        sys.exit(f"error: {EMULATOR} is missing: install Debian's package qemu-user")
+    else:
+        PAGE.write_text(page(), encoding="utf-8")
+
+
+def train_all(framework: str) -> None:
+    """Train every model of a framework in this process: most of an emulated run is imports."""
+    from stages.common import environment, params
+
+    environment.prepare()
+    stage = import_module(f"stages.train_{framework}")
+    for model in params.read(framework, dict):
+        sys.argv = [stage.__name__, model]
+        stage.main()
+
+
+def page() -> str:
+    """The page as Markdown."""
+    version = subprocess.run([EMULATOR, "--version"], capture_output=True, text=True, check=True).stdout
+    columns = [f"{profile}: {name}" for profile in PROFILES for name in EMULATED]
+    with tempfile.TemporaryDirectory() as folder:
+        differences = compare_processors(Path(folder))
+        costs = compare_profiles(Path(folder))
+    head = HEAD.format(
+        machine=machine.describe(),
+        emulator=version.partition(" (")[0],
+        images=IMAGES,
+        held_out=IMAGES // 3,
+        columns=" | ".join(columns),
+        rules=" --- |" * len(columns),
+    )
+    rows = (
+        f"| {model} | {' | '.join(texts)} | {costs[model]:.2f} × |\n" for model, texts in differences.items()
+    )
+    return head + "".join(rows)
+
+
+def compare_processors(folder: Path) -> dict[str, list[str]]:
+    """For each model what `difference` finds, in both profiles, on each emulated processor."""
+    content, arrays = few_images(IMAGES, TEST_IMAGES)
+    texts: dict[str, list[str]] = {}
+    for profile in PROFILES:
+        native = lay_out(folder / profile / "native", {**content, "profile": profile}, arrays)
+        for framework in FRAMEWORKS:
+            train(native, framework)
+        for name, processor in EMULATED.items():
+            print(f"{profile}, {name}", flush=True)
+            emulated = lay_out(folder / profile / processor, {**content, "profile": profile}, arrays)
+            with ThreadPoolExecutor(2) as pool:  # each spends most of its time on one thread
+                list(pool.map(lambda f, e=emulated, p=processor: train(e, f, p), FRAMEWORKS))
+            for model in models(content):
+                texts.setdefault(model, []).append(difference(native, emulated, model))
+    return texts
+
+
+def compare_profiles(folder: Path) -> dict[str, float]:
+    """For each model its time in the profile portable over that in fast, medians of alternating runs."""
+    content, arrays = few_images(TIMED_IMAGES, TEST_IMAGES)
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for _ in range(REPEATS):
+        for profile in PROFILES:
+            project = lay_out(folder / f"timed-{profile}", {**content, "profile": profile}, arrays)
+            for framework in FRAMEWORKS:
+                train(project, framework)
+            for model in models(content):
+                timings = yaml.safe_load((project / f"outputs/timings/{model}.json").read_text())
+                total = timings["training_seconds"] + timings["prediction_seconds"]
+                seconds.setdefault((profile, model), []).append(total)
+    medians = {key: statistics.median(values) for key, values in seconds.items()}
+    return {model: medians["portable", model] / medians["fast", model] for model in models(content)}
+
+
+def few_images(images: int, test_images: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The project's parameters for one short epoch, and the first images of data/."""
+    content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    content["data"]["validation_images"] = images // 3
+    for framework in FRAMEWORKS[:3]:
+        for settings in content[framework].values():
+            settings.update(epochs=1, batch_size=64)
+    arrays = {
+        f"{part}_{kind}": np.load(ROOT / "data" / f"{part}_{kind}.npy", mmap_mode="r")[:count]
+        for part, count in (("train", images), ("test", test_images))
+        for kind in ("images", "labels")
+    }
+    return content, arrays
+
+
+def lay_out(project: Path, content: dict[str, Any], arrays: dict[str, np.ndarray]) -> Path:
+    """A folder with what a training stage reads: these parameters and these arrays of data/."""
+    (project / "data").mkdir(parents=True, exist_ok=True)
+    (project / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    for name, array in arrays.items():
+        np.save(project / "data" / f"{name}.npy", array)
+    return project
+
+
+def train(project: Path, framework: str, processor: str | None = None) -> None:
+    """Train all models of a framework in `project`, on the emulated `processor` if one is named.
+
+    Raises RuntimeError with the last lines of output if that fails.
+    """
+    emulator = [EMULATOR, "-cpu", processor] if processor else []
+    run = subprocess.run(
+        [*emulator, sys.executable, "-m", "tools.processors", framework],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if run.returncode != 0:
+        end = "\n".join(run.stdout.splitlines()[-10:])
+        raise RuntimeError(f"{framework} on {processor or 'this processor'} failed:\n{end}")
+
+
+def models(content: dict[str, Any]) -> Iterator[str]:
+    """Every model of some parameters, such as pytorch/mlp."""
+    return (f"{framework}/{model}" for framework in FRAMEWORKS for model in content[framework])
+
+
+def difference(native: Path, emulated: Path, model: str) -> str:
+    """'identical' if a model's weights and predictions are the same bytes in two projects.
+
+    Else the largest difference between two probabilities, 0 if only the weights differ.
+    """
+    (weights,) = (native / "outputs" / "models").glob(f"{model}.*")
+    predictions = Path("outputs", "predictions", f"{model}.npy")
+    files = [weights.relative_to(native), predictions]
+    if all((native / file).read_bytes() == (emulated / file).read_bytes() for file in files):
+        return "identical"
+    return f"{np.abs(np.load(native / predictions) - np.load(emulated / predictions)).max():.0e}"
+
+
+if __name__ == "__main__":
+    main()
