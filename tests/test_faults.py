@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import command, dvc, edit_params, git, ran
+from conftest import command, dvc, edit_params, git, load_params, ran
 
 MODELS = {
     "download_mnist": None,
@@ -74,22 +74,28 @@ def test_after_a_kill_the_next_run_finishes_with_the_same_results(project, stage
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_earlier_results(project):
-    results = {path: path.read_bytes() for path in (project / "outputs").rglob("scratch/mlp_relu.*")}
+    weights = project / "outputs/models/scratch/mlp_relu.npz"
+    size, before = weights.stat().st_size, lock(project)
+    results = {path: path.read_bytes() for path in (project / "outputs").rglob("*.*")}
     edit_params(project, "seed", 5)
-    run = subprocess.run(
-        [sys.executable, "-m", "stages.train_scratch", "mlp_relu"],
+    process = subprocess.run(
+        [sys.executable, "-m", "dvc", "repro", "--single-item", "train_scratch@mlp_relu"],
         cwd=project,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
         capture_output=True,
         text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, size - 1)),
     )
-    assert run.returncode == 1
-    assert run.stderr.startswith("error: ")
-    assert len(run.stderr.splitlines()) == 1
-    assert {path: path.read_bytes() for path in results if "history" not in path.parts} == {
-        path: content for path, content in results.items() if "history" not in path.parts
-    }
-    assert not list(project.rglob("*.partial*"))
+    assert process.returncode != 0
+    (line,) = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
+    assert "File too large" in line
+    left = {path: path.read_bytes() for path in (project / "outputs").rglob("*.*")}
+    changed = [path for path in left.keys() | results.keys() if left.get(path) != results.get(path)]
+    assert changed in ([], [project / "outputs/history/scratch/mlp_relu.csv"])  # written before the weights
+    assert lock(project) == before
+    edit_params(project, "seed", load_params()["seed"])
+    dvc(project, "repro")
+    assert lock(project) == before
 
 
 @pytest.mark.parametrize(
@@ -145,6 +151,8 @@ def test_two_runs_at_once_corrupt_nothing(project):
 
 
 def test_a_diverging_model_fails_and_the_others_still_run(project):
+    earlier = (project / "outputs/predictions/scratch/mlp_sigmoid.npy").read_bytes()
+    metrics = (project / "outputs/metrics/scratch/mlp_relu.json").read_bytes()
     edit_params(project, "scratch.mlp_sigmoid.learning_rate", 1e9)
     edit_params(project, "scratch.mlp_relu.learning_rate", 0.01)
     run = command(project, "dvc", "repro", "--keep-going")
@@ -152,8 +160,9 @@ def test_a_diverging_model_fails_and_the_others_still_run(project):
     assert "error: scratch.mlp_sigmoid: the loss became" in run.stderr
     assert "in epoch 1" in run.stderr
     assert "train_scratch@mlp_relu" in ran(run.stdout)
-    assert (project / "outputs/predictions/scratch/mlp_relu.npy").is_file()
-    assert not (project / "outputs/predictions/scratch/mlp_sigmoid.npy").exists()
+    assert (project / "outputs/predictions/scratch/mlp_sigmoid.npy").read_bytes() == earlier
+    assert "evaluate" not in ran(run.stdout), "one model's old predictions beside the others' new ones"
+    assert (project / "outputs/metrics/scratch/mlp_relu.json").read_bytes() == metrics
 
 
 def test_a_prediction_file_that_holds_a_pickle_is_refused_unread(project):

@@ -160,13 +160,14 @@ def test_an_experiment_changes_a_parameter_and_is_listed(project):
     ],
 )
 def test_a_mistake_in_params_ends_the_stage_and_loses_nothing(project, key, value, stage, complaint):
+    results = {path: path.read_bytes() for path in (project / "outputs").rglob("*.*")}
     edit_params(project, key, value)
     run = command(project, "dvc", "repro", "--single-item", stage)
     assert run.returncode != 0
     (line,) = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
     assert complaint in line
+    assert {path: path.read_bytes() for path in (project / "outputs").rglob("*.*")} == results
     git(project, "checkout", "--quiet", "params.yaml")
-    dvc(project, "checkout")
     assert ran(dvc(project, "repro")) == []
     assert git(project, "status", "--short") == ""
 
