@@ -8,6 +8,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 .PHONY: all test test-all lint format readme edits processors reproduce lock clean
 
 all: .venv/installed
+	@test -e .git || python -m dvc config --local core.no_scm true  # an archive instead of a clone
 	python -m dvc repro
 	@python -m dvc metrics show
 

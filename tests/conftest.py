@@ -106,18 +106,13 @@ def edit_params(project: Path, key: str, value: object) -> None:
 
 def clone(target: Path) -> Path:
     """A Git repository with the project's files as they are now, committed or not."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    git(target, "init", "--quiet")
+    scope = f"--git-dir={target}/.git", f"--work-tree={ROOT}"
+    listed = git(ROOT, *scope, "ls-files", "--others", "--exclude-standard", "-z")
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
-    git(target, "init", "--quiet")
     commit(target, "The project")
     return target
 
