@@ -85,6 +85,11 @@ def test_an_unknown_profile_is_refused(workspace, monkeypatch):
         environment._set_variables()
 
 
+def test_the_page_has_every_model():
+    rows = [line.split("|")[1].strip() for line in processors.PAGE.read_text().splitlines() if "×" in line]
+    assert rows == list(processors.models(load_params())), "run `make processors`"
+
+
 def test_a_difference_is_found(tmp_path):
     import numpy as np
 

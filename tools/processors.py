@@ -36,10 +36,21 @@ HEAD = """# The same bits on other processors
 Written by `make processors`: every model trained natively and on two emulated processors, and the weights
 and predictions compared byte by byte. A number is the largest difference between two probabilities.
 
-Native: {machine}. Emulated: {emulator}. {images} images, of which {held_out} held out; one epoch.
+Native: {machine}.
+Emulated by {emulator}. One epoch of {images} images, {held_out} of them held out.
 
 | model | {columns} | portable: time against fast |
 | --- |{rules} --- |
+"""
+TAIL = """
+`portable` pins the instructions of PyTorch, MKL, oneDNN, OpenBLAS and NumPy to AVX2 and FMA:
+[stages/common/environment.py](../stages/common/environment.py). Where `fast` differs here, MKL is the cause: for
+PyTorch's matrix products it picks its kernels by the processor's vendor, and those that `portable` makes it
+use everywhere are slower. TensorFlow multiplies matrices with oneDNN, NumPy and scikit-learn with OpenBLAS,
+which go by the instructions alone; the nearest neighbours are whole numbers and cannot differ.
+
+QEMU emulates no AVX-512 and no AMX. A processor that has them uses them in `fast`, so there expect every
+model but the nearest neighbours and the forest to differ in the last digits. `portable` leaves them unused.
 """
 
 
@@ -81,7 +92,7 @@ def page() -> str:
     rows = (
         f"| {model} | {' | '.join(texts)} | {costs[model]:.2f} × |\n" for model, texts in differences.items()
     )
-    return head + "".join(rows)
+    return head + "".join(rows) + TAIL
 
 
 def compare_processors(folder: Path) -> dict[str, list[str]]:
