@@ -44,10 +44,10 @@ Emulated by {emulator}. One epoch of {images} images, {held_out} of them held ou
 """
 TAIL = """
 `portable` pins the instructions of PyTorch, MKL, oneDNN, OpenBLAS and NumPy to AVX2 and FMA:
-[stages/common/environment.py](../stages/common/environment.py). Where `fast` differs here, MKL is the cause: for
-PyTorch's matrix products it picks its kernels by the processor's vendor, and those that `portable` makes it
-use everywhere are slower. TensorFlow multiplies matrices with oneDNN, NumPy and scikit-learn with OpenBLAS,
-which go by the instructions alone; the nearest neighbours are whole numbers and cannot differ.
+[stages/common/environment.py](../stages/common/environment.py). Where `fast` differs here, MKL is the cause:
+for PyTorch's matrix products it picks its kernels by the processor's vendor, and those that `portable` makes
+it use everywhere are slower. TensorFlow multiplies matrices with oneDNN, NumPy and scikit-learn with
+OpenBLAS, which go by the instructions alone; the nearest neighbours are whole numbers and cannot differ.
 
 QEMU emulates no AVX-512 and no AMX. A processor that has them uses them in `fast`, so there expect every
 model but the nearest neighbours and the forest to differ in the last digits. `portable` leaves them unused.
