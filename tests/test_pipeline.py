@@ -166,8 +166,9 @@ def test_a_mistake_in_params_ends_the_stage_and_loses_nothing(project, key, valu
     assert run.returncode != 0
     (line,) = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
     assert complaint in line
-    assert {path: path.read_bytes() for path in (project / "outputs").rglob("*.*")} == results
     git(project, "checkout", "--quiet", "params.yaml")
+    dvc(project, "checkout")
+    assert {path: path.read_bytes() for path in (project / "outputs").rglob("*.*")} == results
     assert ran(dvc(project, "repro")) == []
     assert git(project, "status", "--short") == ""
 
