@@ -24,8 +24,8 @@ class ExactNeighbors(ClassifierMixin, BaseEstimator):
     The search filters and refines (Faloutsos et al., 1994, doi:10.1145/191839.191925). A projection
     onto principal components never lengthens a distance. So the training images that are nearest
     in the projection are candidates; if the farthest candidate lies farther away there than the
-    k-th nearest candidate does in truth, no other image can be nearer. Where that fails, which on
-    MNIST is one image in fifty, all training images are compared.
+    k-th nearest candidate does in truth, no other image can be nearer. Where that fails, for one to
+    four in a hundred of MNIST's test images, all training images are compared.
     """
 
     def __init__(self, n_neighbors: int = 5):
