@@ -100,8 +100,9 @@ def main() -> None:
         paths = find(name)
     arrays = {part: read_idx(path) for part, path in paths.items()}
     check(arrays, paths)
-    for part, array in arrays.items():
-        files.save_array(dataset.FOLDER / f"{part}.npy", array)
+    with files.replacing_all() as partial:
+        for part, array in arrays.items():
+            files.write_array(partial(dataset.FOLDER / f"{part}.npy"), array)
     print(f"{len(arrays['train_labels'])} training and {len(arrays['test_labels'])} test images")
 
 

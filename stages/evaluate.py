@@ -1,25 +1,25 @@
-"""Compare every model's predictions for the test images with the labels.
+"""Compare every model's predictions for the test images with the labels, and with each other.
 
     python -m stages.evaluate
 
 Reads data/test_labels.npy, outputs/{predictions,history,cards}/ and, from params.yaml, the names of
-the models. Writes outputs/metrics/<framework>/<model>.json, the scalars that `dvc metrics` shows,
+the models. Writes outputs/metrics/<framework>/<model>.json, the scalars that `dvc metrics` shows;
+outputs/ensembles/{mean,vote}.npy, what all models predict together, in the form of predictions;
 and outputs/tables/*.csv, tidy tables with a column `model` that holds framework/model.
 """
 
 import json
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from pandas.errors import EmptyDataError, ParserError
-from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, f1_score, log_loss
 
 from stages.common import command, dataset, files, params, results
+from stages.evaluation import comparison, scores
 
 METRICS = results.OUTPUTS / "metrics"
+ENSEMBLES = results.OUTPUTS / "ensembles"
 TABLES = results.OUTPUTS / "tables"
 FRAMEWORKS = {"pytorch": True, "tensorflow": True, "scratch": True, "sklearn": False}
 """Each framework, and whether its models have epochs and so a history."""
@@ -37,24 +37,41 @@ def main() -> None:
     }
     cards = {model: load_card(path) for model, path in find("cards", models, "json").items()}
     histories = {model: load_history(path) for model, path in find("history", with_epochs, "csv").items()}
-    metrics = {model: measure(labels, predictions[model]) | cards[model] for model in predictions}
+    ensembles = comparison.ensembles(predictions)
+    everyone = predictions | ensembles
+    assessed = {model: scores.assess(labels, p) for model, p in everyone.items()}
+    metrics = {model: scalars for model, (scalars, _) in assessed.items()}
     tables = {
-        "summary": pd.DataFrame([{"model": model, **row} for model, row in metrics.items()]),
-        "confusion": pd.concat(
-            [confusion(labels, p).assign(model=model) for model, p in predictions.items()]
-        ),
-        "history": pd.concat([h.assign(model=model) for model, h in histories.items()]),
+        "summary": pd.DataFrame(
+            [{"model": model, **metrics[model], **cards.get(model, {})} for model in everyone]
+        ).astype({"parameters": "Int64", "training_images": "Int64"}),
+        "history": by_model(histories),
+        "pairs": comparison.pairs(labels, everyone),
+        "contributions": comparison.contributions(labels, predictions),
     }
+    for name in ("confusion", "per_digit", "roc", "calibration"):
+        tables[name] = by_model({model: of_model[name] for model, (_, of_model) in assessed.items()})
 
-    with files.replacing(METRICS) as folder:
+    with files.replacing_all() as partial:
+        folder = partial(METRICS)
         for model, scalars in metrics.items():
-            files.save_json(folder / f"{model}.json", scalars)
-    with files.replacing(TABLES) as folder:
+            files.write_json(folder / f"{model}.json", scalars)
+        folder = partial(ENSEMBLES)
+        folder.mkdir()
+        for kind, probabilities in ensembles.items():
+            files.write_array(folder / f"{Path(kind).name}.npy", probabilities)
+        folder = partial(TABLES)
         folder.mkdir()
         for name, table in tables.items():
-            columns = ["model", *table.columns.drop("model")]
-            table.to_csv(folder / f"{name}.csv", columns=columns, index=False, lineterminator="\n")
+            table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", float_format="%.6g")
     print_summary(tables["summary"])
+
+
+def by_model(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The models' tables below each other, the model's name as the first column."""
+    return pd.concat([table.assign(model=model) for model, table in tables.items()]).pipe(
+        lambda table: table[["model", *table.columns.drop("model")]]
+    )
 
 
 def find(kind: str, models: list[tuple[str, str]], extension: str) -> dict[str, Path]:
@@ -103,38 +120,6 @@ def load_history(path: Path) -> pd.DataFrame:
         return pd.read_csv(path)
     except (ParserError, EmptyDataError, UnicodeDecodeError) as error:
         raise command.UserError(f"{path} is no CSV table: {' '.join(str(error).split())}") from None
-
-
-def measure(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """The scalars of one model; shares are between 0 and 1.
-
-    labels: uint8 (n,). probabilities: float32 (n, 10).
-
-    accuracy, and the bounds of its 95 % interval (Wilson, 1927). log_loss: the mean cross-entropy
-    in nats; a probability of 0 counts as 1.2e-7, what float32 can tell from 0 beside 1. macro_f1:
-    the mean of the digits' F1.
-    """
-    predicted = probabilities.argmax(axis=1)
-    correct = np.count_nonzero(predicted == labels)
-    interval = binomtest(correct, len(labels)).proportion_ci(0.95, method="wilson")
-    digits = np.arange(dataset.CLASSES)
-    scalars = {
-        "accuracy": correct / len(labels),
-        "accuracy_low": interval.low,
-        "accuracy_high": interval.high,
-        "log_loss": log_loss(labels, probabilities, labels=digits),
-        "macro_f1": f1_score(labels, predicted, labels=digits, average="macro", zero_division=0),
-    }
-    return {name: round(float(value), 6) for name, value in scalars.items()}
-
-
-def confusion(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """A row for every truth and prediction: how many images, and their share of the truth's images."""
-    digits = range(dataset.CLASSES)
-    counts = confusion_matrix(labels, probabilities.argmax(axis=1), labels=digits)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    table = pd.DataFrame(product(digits, digits), columns=["truth", "prediction"])
-    return table.assign(count=counts.ravel(), share=shares.ravel().round(6))
 
 
 def print_summary(summary: pd.DataFrame) -> None:

@@ -50,7 +50,6 @@ def main() -> None:
     with results.Stopwatch() as prediction_time:
         probabilities = pytorch.predict_proba(network, test_images)
 
-    training.save_history(results.path("history", FRAMEWORK, name, "csv"), history)
     results.save(
         FRAMEWORK,
         name,
@@ -62,6 +61,7 @@ def main() -> None:
         device=device.type,
         training_time=training_time,
         prediction_time=prediction_time,
+        write_history=partial(training.write_history, history),
     )
 
 

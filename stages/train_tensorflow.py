@@ -57,7 +57,6 @@ def main() -> None:
     with results.Stopwatch() as prediction_time:
         probabilities = tensorflow.predict_proba(network, test_images)
 
-    training.save_history(results.path("history", FRAMEWORK, name, "csv"), history)
     results.save(
         FRAMEWORK,
         name,
@@ -69,6 +68,7 @@ def main() -> None:
         device=device,
         training_time=training_time,
         prediction_time=prediction_time,
+        write_history=partial(training.write_history, history),
     )
 
 

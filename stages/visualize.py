@@ -1,153 +1,167 @@
-"""Draw the tables of `evaluate`.
+"""Draw the data, every model's predictions, and what `evaluate` found.
 
     python -m stages.visualize
 
-Reads outputs/tables/*.csv. Writes outputs/plots/accuracy.png, training_{loss,accuracy}.png and
-confusion/<framework>/<model>.png.
+Reads data/*.npy, outputs/{tables,predictions,ensembles}/, outputs/embedding.csv and the weights of
+PyTorch's and the from-scratch models. Writes outputs/plots/overall/*.png and, for every model,
+outputs/plots/<kind>/<framework>/<model>.png. Which images are shown is drawn once, for all models.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("agg")  # pictures without a screen
-
-import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from safetensors.numpy import load_file
 
-from stages.common import command, files, results
+from stages.common import command, dataset, files, results
+from stages.pictures import overall, single, style
 
 TABLES = results.OUTPUTS / "tables"
 PLOTS = results.OUTPUTS / "plots"
-COLOURS = {"pytorch": "#d1495b", "tensorflow": "#e58a00", "scratch": "#00798c", "sklearn": "#5b5f97"}
-UNITS = {"loss": (1, "cross-entropy (nats)"), "accuracy": (100, "accuracy (%)")}
-"""What a quantity is multiplied by, and its axis label."""
+MISTAKES = 20
+
+Job = tuple
+"""A picture to draw: its path below outputs/plots, the function, its arguments."""
 
 
 def main() -> None:
     command.no_arguments(__doc__)
-    summary, confusion, history = (
-        pd.read_csv(TABLES / f"{name}.csv") for name in ("summary", "confusion", "history")
-    )
-    accuracies = summary.set_index("model").accuracy
+    tables = {path.stem: load_table(path) for path in sorted(TABLES.glob("*.csv"))}
+    images, labels = dataset.load_test_images(), dataset.load_labels("test")
+    predictions = {model: load_predictions(model, len(labels)) for model in tables["summary"].model}
+    chosen = np.random.default_rng(0).permutation(len(labels))[:29]
+
+    jobs = list(overall_pictures(tables, images, labels, predictions))
+    for model, probabilities in predictions.items():
+        of_model = {name: t[t.model == model] for name, t in tables.items() if "model" in t}
+        jobs += pictures_of(model, of_model, images, labels, probabilities, chosen)
+        jobs += first_layer(model)
     with files.replacing(PLOTS) as folder, ProcessPoolExecutor() as processes:
-        jobs = [
-            processes.submit(save, folder / "accuracy.png", draw_accuracies, summary),
-            processes.submit(save, folder / "training_loss.png", draw_curves, history, "loss"),
-            processes.submit(save, folder / "training_accuracy.png", draw_curves, history, "accuracy"),
-        ]
-        for model, counts in confusion.groupby("model", sort=False):
-            title = f"{model}: {accuracies[model]:.2%} of the test images right"
-            path = folder / "confusion" / f"{model}.png"
-            jobs.append(processes.submit(save, path, draw_confusion, counts, title))
-        for job in jobs:
-            job.result()
+        drawn = [processes.submit(style.save, folder / path, *job) for path, *job in jobs]
+        for picture in drawn:
+            picture.result()
+    print(f"{len(jobs)} pictures")
 
 
-def save(path: Path, draw: Callable[..., Figure], *arguments: object) -> None:
-    """Write what `draw` draws as a PNG whose bytes depend on the picture alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sns.set_theme(style="whitegrid", rc={"figure.dpi": 120, "axes.titlesize": 11, "axes.titleweight": "bold"})
-    figure = draw(*arguments)
-    figure.savefig(path, metadata={"Software": None})
-    plt.close(figure)
+def load_table(path: Path) -> pd.DataFrame:
+    """A table that `evaluate` or `embed_images` left."""
+    try:
+        return pd.read_csv(path)
+    except (ValueError, FileNotFoundError) as error:  # pandas' own are ValueErrors
+        raise command.UserError(f"{path} is no CSV table: {error}; `dvc repro` makes it") from None
 
 
-def draw_accuracies(summary: pd.DataFrame) -> Figure:
-    """All accuracies as bars from 0, and beside them the errors with their intervals."""
-    rows = summary.sort_values("accuracy")
-    colours = [COLOURS[model.split("/")[0]] for model in rows.model]
-    figure, (bars, errors) = plt.subplots(
-        1, 2, sharey=True, figsize=(11, 1.6 + 0.36 * len(rows)), layout="constrained"
-    )
-    patches = bars.barh(rows.model, 100 * rows.accuracy, color=colours)
-    bars.bar_label(patches, [f"{a:.2%}" for a in rows.accuracy], padding=4, fontsize=9)
-    bars.set(xlim=(0, 116), xticks=range(0, 101, 20), xlabel="accuracy (%)", title="Test accuracy")
-    bars.grid(axis="y", visible=False)
-
-    error = 100 * (1 - rows.accuracy)
-    bounds = [100 * (rows.accuracy_high - rows.accuracy), 100 * (rows.accuracy - rows.accuracy_low)]
-    for i, colour in enumerate(colours):
-        errors.errorbar(
-            error.iloc[i], i, xerr=[[b.iloc[i]] for b in bounds], fmt="o", color=colour, capsize=4
-        )
-    errors.set_xscale("log")
-    lowest, highest = 100 * (1 - rows.accuracy_high.max()), 100 * (1 - rows.accuracy_low.min())
-    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if lowest / 2 <= t <= highest * 2]
-    errors.set_xticks(ticks, [f"{t:g}" for t in ticks])
-    errors.minorticks_off()
-    errors.set(xlabel="wrong (%), logarithmic", title="Error and its 95 % interval")
-    return figure
+def load_predictions(model: str, images: int) -> np.ndarray:
+    """Class probabilities, float32 (images, 10), of a model or an ensemble."""
+    framework, name = model.split("/")
+    kind = results.OUTPUTS / ("ensembles" if framework == "ensemble" else f"predictions/{framework}")
+    return files.load_array(kind / f"{name}.npy", np.float32, (images, dataset.CLASSES))
 
 
-def draw_curves(history: pd.DataFrame, quantity: str) -> Figure:
-    """A panel a model: the training and the validation curve of `quantity` over the epochs."""
-    scale, label = UNITS[quantity]
-    models = history.model.unique()
-    columns = min(4, len(models))
-    figure, axes = plt.subplots(
-        math.ceil(len(models) / columns),
-        columns,
-        figsize=(3.1 * columns, 2.6 * math.ceil(len(models) / columns)),
-        squeeze=False,
-        layout="constrained",
-    )
-    for axis in axes.flat[len(models) :]:
-        axis.set_visible(False)
-    for axis, model in zip(axes.flat, models, strict=False):
-        rows = history[history.model == model]
-        colour = COLOURS[model.split("/")[0]]
-        for part, style in (("train", "--"), ("validation", "-")):
-            values = scale * rows[f"{part}_{quantity}"]
-            axis.plot(rows.epoch, values, style, color=colour, marker="o", markersize=4, label=part)
-        axis.set(title=model)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.legend(fontsize=8)
-    figure.supxlabel("epoch", fontsize=11)
-    figure.supylabel(label, fontsize=11)
-    figure.suptitle(
-        f"{quantity.capitalize()} while training (mean over the epoch, dropout on) "
-        "and on the held-out images (at its end)",
-        fontsize=11,
-    )
-    return figure
+def overall_pictures(
+    tables: dict[str, pd.DataFrame],
+    images: np.ndarray,
+    labels: np.ndarray,
+    predictions: dict[str, np.ndarray],
+) -> Iterator[Job]:
+    """The pictures of the data and of all models together."""
+    summary = tables["summary"].set_index("model")
+    yield "overall/samples.png", overall.draw_samples, *sample_each_digit(columns=10), 10
+    yield "overall/embedding.png", overall.draw_embedding, load_table(results.OUTPUTS / "embedding.csv")
+    yield "overall/accuracy.png", overall.draw_accuracies, tables["summary"]
+    for quantity in ("loss", "accuracy"):
+        yield f"overall/training_{quantity}.png", overall.draw_curves, tables["history"], quantity
+    trained = summary.parameters.dropna()
+    errors = 1 - summary.accuracy
+    yield "overall/accuracy_by_parameters.png", overall.draw_cost, trained, errors, "parameters (count)"
+    best_first = list(summary.sort_values("accuracy", ascending=False, kind="stable").index)
+    if "other" in tables["pairs"]:
+        yield "overall/agreement.png", overall.draw_agreement, tables["pairs"], best_first
+        yield "overall/pairs.png", overall.draw_pairs, tables["pairs"], best_first
+    if "gain" in tables["contributions"]:
+        accuracy = summary.accuracy["ensemble/mean"]
+        yield "overall/contributions.png", overall.draw_contributions, tables["contributions"], accuracy
+    votes = {m: p.argmax(axis=1) for m, p in predictions.items() if not m.startswith("ensemble/")}
+    hardest, captions = find_hardest(labels, np.array(list(votes.values())))
+    yield "overall/hardest.png", overall.draw_hardest, images[hardest], captions, len(votes)
 
 
-def draw_confusion(counts: pd.DataFrame, title: str) -> Figure:
-    """Images by truth (rows) and prediction (columns): count, share of the row, colour by share."""
-    count = counts.pivot(index="truth", columns="prediction", values="count")
-    share = counts.pivot(index="truth", columns="prediction", values="share")
-    text = [
-        [f"{n:,}\n{s:.1%}" if n else "" for n, s in zip(*rows, strict=True)]
-        for rows in zip(count.to_numpy(), share.to_numpy(), strict=True)
-    ]
-    figure, axis = plt.subplots(figsize=(8.4, 7.2))
-    figure.subplots_adjust(left=0.07, right=1, bottom=0.08, top=0.95)
-    sns.heatmap(
-        share,
-        annot=text,
-        fmt="",
-        annot_kws={"fontsize": 8.5},
-        cmap="Blues",
-        norm=matplotlib.colors.PowerNorm(0.4, vmin=0, vmax=1),  # one image in a thousand shows
-        linewidths=0.5,
-        square=True,
-        cbar_kws={
-            "label": "share of the digit's images",
-            "ticks": [0, 0.01, 0.05, 0.2, 0.5, 1],
-            "format": PercentFormatter(1, decimals=0),
-        },
-        ax=axis,
-    )
-    axis.set(title=title, xlabel="predicted digit", ylabel="true digit")
-    axis.tick_params(axis="y", rotation=0)
-    return figure
+def pictures_of(
+    model: str,
+    tables: dict[str, pd.DataFrame],
+    images: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    chosen: np.ndarray,
+) -> Iterator[Job]:
+    """The pictures of one model. tables: its rows alone. chosen: images to show, as indices."""
+    digits = tables["per_digit"].set_index("digit")
+    error = tables["summary"].calibration_error.item()
+    yield f"confusion/{model}.png", single.draw_confusion, tables["confusion"], model
+    yield f"roc/{model}.png", single.draw_roc, tables["roc"], digits.auc, model
+    yield f"calibration/{model}.png", single.draw_calibration, tables["calibration"], error, model
+    if len(tables["history"]):
+        yield f"training/{model}.png", single.draw_training, tables["history"], model
+
+    def shown(some: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
+        return images[some], labels[some], probabilities[some], model
+
+    predicted = probabilities.argmax(axis=1)
+    nine = chosen[-9:]
+    yield f"predictions/{model}.png", single.draw_predictions, *shown(chosen[:20])
+    yield f"truths/{model}.png", single.draw_truths, images[nine], labels[nine], predicted[nine], model
+    wrong = np.flatnonzero(predicted != labels)
+    surest = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")[:MISTAKES]]
+    yield f"mistakes/{model}.png", single.draw_mistakes, *shown(surest)
+    doubtful = probabilities.max(axis=1).argmin()
+    yield f"probabilities/{model}.png", single.draw_probabilities, *shown(doubtful)
+
+
+def first_layer(model: str) -> Iterator[Job]:
+    """The picture of the first layer's weights, if the model is a network whose first layer is dense."""
+    framework, name = model.split("/")
+    if framework == "pytorch":
+        weights = load_file(results.path("models", framework, name, "safetensors"))
+    elif framework == "scratch":
+        weights = dict(np.load(results.path("models", framework, name, "npz"), allow_pickle=False))
+    else:
+        return
+    by_layer = {int(key.split(".")[0]): w for key, w in weights.items() if key.split(".")[1][0] == "w"}
+    first = by_layer[min(by_layer)]
+    if first.ndim == 2:
+        units = first if framework == "pytorch" else first.T  # (units, 784)
+        size = dataset.IMAGE_SIZE
+        yield f"first_layer/{model}.png", single.draw_first_layer, units.reshape(-1, size, size), model
+
+
+def sample_each_digit(columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Training images at random, a row a digit, and their labels."""
+    data = dataset.load_training(held_out=0)
+    generator = np.random.default_rng(0)
+    places = []
+    for digit in range(dataset.CLASSES):
+        of_digit = np.flatnonzero(data.train_labels == digit)
+        if len(of_digit):
+            places.append(generator.choice(of_digit, columns, replace=len(of_digit) < columns))
+    places = np.concatenate(places)
+    return data.train_images[places], data.train_labels[places]
+
+
+def find_hardest(labels: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """The test images that more than half of the models get wrong, at most MISTAKES, worst first.
+
+    predicted: (models, n). Returns their indices and captions.
+    """
+    right = (predicted == labels).sum(axis=0)
+    order = np.argsort(right, kind="stable")[:MISTAKES]
+    hardest = order[right[order] < len(predicted) / 2]
+    captions = []
+    for i in hardest:
+        others = np.bincount(predicted[predicted[:, i] != labels[i], i])
+        captions.append(f"is {labels[i]}: {right[i]} of {len(predicted)} right,\nmostly {others.argmax()}")
+    return hardest, captions
 
 
 if __name__ == "__main__":

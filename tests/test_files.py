@@ -9,9 +9,10 @@ from stages.common.command import UserError
 
 def test_a_failed_write_leaves_the_earlier_file_and_nothing_else(tmp_path):
     path = tmp_path / "result.json"
-    files.save_json(path, {"good": 1})
-    with pytest.raises(TypeError):
-        files.save_json(path, {"bad": object()})
+    with files.replacing(path) as partial:
+        files.write_json(partial, {"good": 1})
+    with pytest.raises(TypeError), files.replacing(path) as partial:
+        files.write_json(partial, {"bad": object()})
     with pytest.raises(RuntimeError), files.replacing(path) as partial:
         partial.write_text("half")
         raise RuntimeError
@@ -29,20 +30,34 @@ def test_a_folder_is_replaced_whole(tmp_path):
     assert list(tmp_path.iterdir()) == [folder]
 
 
+def test_several_files_appear_together_or_not_at_all(tmp_path):
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    with pytest.raises(TypeError), files.replacing_all() as partial:
+        files.write_json(partial(first), {"good": 1})
+        assert not first.exists()
+        files.write_json(partial(second), {"bad": object()})
+    assert list(tmp_path.iterdir()) == []
+    with files.replacing_all() as partial:
+        files.write_json(partial(first), {"good": 1})
+        files.write_json(partial(second), {"good": 2})
+    assert sorted(tmp_path.iterdir()) == [first, second]
+
+
 def test_what_a_killed_run_left_is_cleared(tmp_path):
     (tmp_path / "result.partial.json").write_text("half")
-    files.save_json(tmp_path / "result.json", {"good": 1})
+    with files.replacing(tmp_path / "result.json") as partial:
+        files.write_json(partial, {"good": 1})
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 
 def test_an_array_comes_back(tmp_path):
     array = np.arange(20, dtype=np.float32).reshape(2, 10)
-    files.save_array(tmp_path / "a.npy", array)
+    files.write_array(tmp_path / "a.npy", array)
     np.testing.assert_array_equal(files.load_array(tmp_path / "a.npy", np.float32, (None, 10)), array)
 
 
 def damaged(path):
-    files.save_array(path, np.zeros((3, 10), np.float32))
+    files.write_array(path, np.zeros((3, 10), np.float32))
     return path.read_bytes()
 
 

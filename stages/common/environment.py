@@ -21,7 +21,7 @@ PORTABLE = {
     "OPENBLAS_CORETYPE": "Haswell",
 }
 """Which instructions PyTorch, its MKL, NumPy, oneDNN (PyTorch's and TensorFlow's) and OpenBLAS use
-in the profile `portable`: those that every x86-64 processor since Haswell and Zen has."""
+in the profile `portable`: those of every x86-64 processor with AVX2 and FMA."""
 
 
 def prepare() -> None:

@@ -2,8 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,16 @@ def replacing(path: Path) -> Iterator[Path]:
         _remove(partial)
 
 
+@contextmanager
+def replacing_all() -> Iterator[Callable[[Path], Path]]:
+    """Lend a function that lends temporary paths as `replacing` does.
+
+    What was written there appears when the block ends well: all of it, or nothing if it fails.
+    """
+    with ExitStack() as stack:
+        yield lambda path: stack.enter_context(replacing(path))
+
+
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
@@ -39,16 +49,16 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def save_array(path: Path, array: np.ndarray) -> None:
+def write_array(path: Path, array: np.ndarray) -> None:
     """Write `array` as `.npy`."""
-    with replacing(path) as partial, partial.open("wb") as file:
+    with path.open("wb") as file:
         np.save(file, array, allow_pickle=False)
 
 
-def save_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write `content` as JSON with two spaces of indentation, keys in the order given."""
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def load_array(path: Path, dtype: type, shape: tuple[int | None, ...]) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.common.command import UserError
-from stages.common.files import replacing, save_array, save_json
+from stages.common.files import replacing_all, write_array, write_json
 
 OUTPUTS = Path("outputs")
 
@@ -40,33 +40,33 @@ def save(
     device: str,
     training_time: Stopwatch,
     prediction_time: Stopwatch,
+    write_history: Callable[[Path], None] | None = None,
 ) -> None:
-    """Write a trained model's weights, predictions, card and timings.
+    """Write a trained model's weights, predictions, card, timings and history: all or nothing.
 
     probabilities: float (n_test, 10), row i = class probabilities of test image i; saved as float32.
     write_weights: writes the trained model to a path that ends in `extension`.
     parameters: how many numbers the training set. training_images: how many it saw.
     device, training_time, prediction_time: all that differs between equal runs.
+    write_history: writes the epochs as .csv; None for a model without epochs.
 
     Raises UserError, before anything is written, if a probability is not finite.
     """
     if not np.isfinite(probabilities).all():
         raise UserError(f"{framework}.{model}: the predictions hold nan or infinity")
-    with replacing(path("models", framework, model, extension)) as partial:
-        write_weights(partial)
-    save_json(
-        path("cards", framework, model, "json"),
-        {"parameters": parameters, "training_images": training_images},
-    )
-    save_json(
-        path("timings", framework, model, "json"),
-        {
-            "device": device,
-            "training_seconds": training_time.seconds,
-            "prediction_seconds": prediction_time.seconds,
-        },
-    )
-    save_array(path("predictions", framework, model, "npy"), probabilities.astype(np.float32))
+    card = {"parameters": parameters, "training_images": training_images}
+    timings = {
+        "device": device,
+        "training_seconds": training_time.seconds,
+        "prediction_seconds": prediction_time.seconds,
+    }
+    with replacing_all() as partial:
+        write_weights(partial(path("models", framework, model, extension)))
+        write_array(partial(path("predictions", framework, model, "npy")), probabilities.astype(np.float32))
+        write_json(partial(path("cards", framework, model, "json")), card)
+        write_json(partial(path("timings", framework, model, "json")), timings)
+        if write_history:
+            write_history(partial(path("history", framework, model, "csv")))
 
 
 def path(kind: str, framework: str, model: str, extension: str) -> Path:

@@ -10,7 +10,6 @@ import numpy as np
 
 from stages.common import params
 from stages.common.command import UserError
-from stages.common.files import replacing
 
 
 class NetworkSettings(params.Section):
@@ -92,9 +91,9 @@ def report(epoch: Epoch, model: str, settings: NetworkSettings) -> None:
             )
 
 
-def save_history(path: Path, history: list[Epoch]) -> None:
+def write_history(history: list[Epoch], path: Path) -> None:
     """Write the epochs as CSV, a column a field of `Epoch`; None becomes an empty cell."""
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Epoch)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(epoch) for epoch in history)

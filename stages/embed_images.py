@@ -1,0 +1,59 @@
+"""Place the test images on a plane, like beside like, by PCA and by t-SNE.
+
+    python -m stages.embed_images
+
+Reads data/test_{images,labels}.npy. Writes outputs/embedding.csv: image (its row in data/), digit
+and the coordinates pca_1, pca_2, tsne_1, tsne_2 of the first 2,000 test images. Five seconds.
+"""
+
+from stages.common import environment
+
+if __name__ == "__main__":
+    environment.prepare()
+
+import numpy as np
+import pandas as pd
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+from stages.common import command, dataset, files, results
+
+IMAGES = 2000
+COMPONENTS = 50
+PERPLEXITY = 30
+
+
+def main() -> None:
+    command.no_arguments(__doc__)
+    pixels = dataset.scale_pixels(dataset.load_test_images(), (0, 1))
+    labels = dataset.load_labels("test")[:IMAGES]
+    components, plane = embed(pixels.reshape(len(pixels), -1))
+    table = pd.DataFrame({"image": np.arange(len(labels)), "digit": labels})
+    table[["pca_1", "pca_2"]] = components[:, :2]
+    table[["tsne_1", "tsne_2"]] = plane
+    with files.replacing(results.OUTPUTS / "embedding.csv") as partial:
+        table.to_csv(partial, index=False, lineterminator="\n", float_format="%.5g")
+    print(f"{len(table)} test images on a plane")
+
+
+def embed(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of the first IMAGES of `rows`, float32 (n, 784): PCA (n', 50) of all rows, and t-SNE (n', 2) of it.
+
+    PCA: Hotelling, 1933. t-SNE: van der Maaten and Hinton, 2008, JMLR 9. Fewer than 50 rows have as
+    many components as there are rows. Raises UserError for fewer than four: they have no plane.
+    """
+    if len(rows) < 4:
+        raise command.UserError(f"{dataset.FOLDER}: {len(rows)} test images; t-SNE takes at least 4")
+    pca = PCA(min(COMPONENTS, *rows.shape), svd_solver="covariance_eigh")
+    components = pca.fit(rows).transform(rows[:IMAGES])
+    tsne = TSNE(
+        perplexity=min(PERPLEXITY, (len(components) - 1) / 3),
+        init="pca",
+        max_iter=500,
+        random_state=0,
+    )
+    return components, tsne.fit_transform(components)
+
+
+if __name__ == "__main__":
+    command.run(main)

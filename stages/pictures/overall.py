@@ -1,0 +1,222 @@
+"""Pictures of the data and of all models together. Each function draws one and returns it."""
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from stages.pictures.style import DIGIT_COLOURS, WRONG, colour_of, draw_sheet, label_points
+
+UNITS = {"loss": (1, "cross-entropy (nats)"), "accuracy": (100, "accuracy (%)")}
+"""What a quantity is multiplied by, and its axis label."""
+
+
+def draw_samples(images: np.ndarray, labels: np.ndarray, columns: int) -> Figure:
+    """Images of the data set, uint8 (n, 28, 28), in rows of `columns`, with their labels below."""
+    captions, black = [str(label) for label in labels], ["black"] * len(images)
+    return draw_sheet(
+        images, captions, black, columns, "Training images at random", "label (digit)", cell=0.8
+    )
+
+
+def draw_accuracies(summary: pd.DataFrame) -> Figure:
+    """All accuracies as bars from 0, and beside them the errors with their intervals."""
+    rows = summary.sort_values("accuracy", kind="stable")
+    colours = [colour_of(model) for model in rows.model]
+    figure, (bars, errors) = plt.subplots(
+        1, 2, sharey=True, figsize=(10, 1.4 + 0.3 * len(rows)), layout="constrained"
+    )
+    patches = bars.barh(rows.model, 100 * rows.accuracy, color=colours)
+    bars.bar_label(patches, [f"{a:.2%}" for a in rows.accuracy], padding=4, fontsize=9)
+    bars.set(xlim=(0, 118), xticks=range(0, 101, 20), xlabel="accuracy (%)", title="Test accuracy")
+    bars.grid(axis="y", visible=False)
+
+    error = 100 * (1 - rows.accuracy)
+    bounds = [100 * (rows.accuracy_high - rows.accuracy), 100 * (rows.accuracy - rows.accuracy_low)]
+    for i, colour in enumerate(colours):
+        errors.errorbar(
+            error.iloc[i], i, xerr=[[b.iloc[i]] for b in bounds], fmt="o", color=colour, capsize=4
+        )
+    _logarithmic(errors, "x", 100 * (1 - rows.accuracy_high.max()), 100 * (1 - rows.accuracy_low.min()))
+    errors.set(xlabel="wrong (%), logarithmic", title="Error and its 95 % interval")
+    return figure
+
+
+def draw_curves(history: pd.DataFrame, quantity: str) -> Figure:
+    """A panel a model: the training and the validation curve of `quantity` over the epochs."""
+    scale, label = UNITS[quantity]
+    models = history.model.unique()
+    columns = min(4, len(models))
+    rows = math.ceil(len(models) / columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, 2.2 * rows), squeeze=False)
+    figure.subplots_adjust(left=0.08, right=0.98, bottom=0.1, top=0.88, wspace=0.32, hspace=0.42)
+    for axis in axes.flat[len(models) :]:
+        axis.set_visible(False)
+    for axis, model in zip(axes.flat, models, strict=False):
+        of_model = history[history.model == model]
+        for part, style in (("train", "--"), ("validation", "-")):
+            values = scale * of_model[f"{part}_{quantity}"]
+            axis.plot(
+                of_model.epoch, values, style, color=colour_of(model), marker="o", markersize=4, label=part
+            )
+        axis.set_title(model, fontsize=9.5)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.legend(fontsize=8)
+    figure.supxlabel("epoch", fontsize=10)
+    figure.supylabel(label, fontsize=10)
+    figure.suptitle(
+        f"{quantity.capitalize()} while training (mean over the epoch, dropout on) "
+        "and on the held-out images (at its end)",
+        fontsize=10,
+    )
+    return figure
+
+
+def draw_cost(cost: pd.Series, errors: pd.Series, what: str) -> Figure:
+    """The error of every model, a share, against what it costs. what: name and unit of the cost."""
+    models = list(cost.index)
+    colours = [colour_of(model) for model in models]
+    x, y = cost.to_numpy(float), 100 * errors[models].to_numpy(float)
+    figure, axis = plt.subplots(figsize=(8.6, 5.2))
+    figure.subplots_adjust(left=0.08, right=0.72, bottom=0.11, top=0.92)
+    axis.scatter(x, y, c=colours, s=45, zorder=3)
+    axis.set(xscale="log", xlabel=f"{what}, logarithmic", ylabel="wrong test images (%), logarithmic")
+    axis.set_title(f"Error against {what.split(' (')[0]}: better is lower and further left")
+    _logarithmic(axis, "y", y[y > 0].min(initial=100), y.max())
+    figure.canvas.draw()
+    label_points(axis, x, y, models, colours)
+    return figure
+
+
+def draw_embedding(embedding: pd.DataFrame) -> Figure:
+    """The test images on a plane, by PCA and by t-SNE, coloured by digit."""
+    figure, axes = plt.subplots(1, 2, figsize=(10.4, 5.2))
+    figure.subplots_adjust(left=0.06, right=0.92, bottom=0.11, top=0.92, wspace=0.2)
+    names = {"pca": ("PCA", "principal component"), "tsne": ("t-SNE", "t-SNE axis")}
+    for axis, (method, (name, label)) in zip(axes, names.items(), strict=True):
+        for digit, rows in embedding.groupby("digit"):
+            x, y = rows[f"{method}_1"].to_numpy(), rows[f"{method}_2"].to_numpy()
+            axis.scatter(x, y, s=7, color=DIGIT_COLOURS[digit], label=str(digit), linewidths=0)
+            axis.text(
+                np.median(x),
+                np.median(y),
+                str(digit),
+                fontsize=13,
+                fontweight="bold",
+                ha="center",
+                va="center",
+                bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.7, "linewidth": 0},
+            )
+        axis.set(
+            title=f"{name} of {len(embedding):,} test images",
+            xlabel=f"{label} 1 (no unit)",
+            ylabel=f"{label} 2 (no unit)",
+        )
+    figure.legend(*axes[0].get_legend_handles_labels(), title="digit", loc="center right", markerscale=2.5)
+    return figure
+
+
+def draw_agreement(pairs: pd.DataFrame, models: list[str]) -> Figure:
+    """For every two models the share of test images to which both give the same digit."""
+    share = _square(pairs, models, "agreement")
+    figure, axis = _matrix(models)
+    picture = axis.imshow(100 * share, cmap="viridis", vmin=100 * share.min(), vmax=100, aspect="auto")
+    middle = (share.min() + 1) / 2
+    for i, j in np.argwhere(~np.eye(len(models), dtype=bool)):
+        colour = "black" if share[i, j] > middle else "white"
+        axis.text(j, i, f"{100 * share[i, j]:.1f}", color=colour, fontsize=7.5, ha="center", va="center")
+    axis.set(title="How often two models give the same digit", xlabel="model", ylabel="model")
+    figure.colorbar(picture, ax=axis, pad=0.02, fraction=0.04).set_label("same digit (% of the test images)")
+    return figure
+
+
+def draw_pairs(pairs: pd.DataFrame, models: list[str]) -> Figure:
+    """Accuracy of the row's model less the column's; grey where chance explains it."""
+    reverse = pairs.assign(model=pairs.other, other=pairs.model, difference=-pairs.difference)
+    both = pd.concat([pairs, reverse])
+    difference = 100 * both.pivot(index="model", columns="other", values="difference").loc[models, models]
+    p = both.pivot(index="model", columns="other", values="p_holm").loc[models, models].to_numpy()
+    difference = difference.to_numpy(copy=True)
+    shown = np.where(p < 0.05, difference, np.nan)
+    limit = max(0.01, np.nanpercentile(np.abs(difference), 80))
+    figure, axis = _matrix(models)
+    axis.set_facecolor("#e8eaed")
+    picture = axis.imshow(shown, cmap="RdYlGn", vmin=-limit, vmax=limit, aspect="auto")
+    for i, j in np.argwhere(~np.isnan(difference)):
+        dark = abs(np.nan_to_num(shown[i, j])) > 0.75 * limit
+        colour, text = "white" if dark else "black", f"{difference[i, j]:+.1f}"
+        axis.text(j, i, text, color=colour, fontsize=7.5, ha="center", va="center")
+    axis.set(
+        title="Accuracy of the row's model less the column's; grey: may be chance (p ≥ 0.05)",
+        xlabel="compared with",
+        ylabel="model",
+    )
+    figure.colorbar(picture, ax=axis, pad=0.02, fraction=0.04, extend="both").set_label(
+        "difference of accuracy (percentage points)"
+    )
+    return figure
+
+
+def draw_contributions(contributions: pd.DataFrame, accuracy: float) -> Figure:
+    """What the mean of all probabilities gains or loses by each model. accuracy: of that mean."""
+    rows = contributions.sort_values("gain", kind="stable")
+    figure, axis = plt.subplots(figsize=(8, 1.4 + 0.27 * len(rows)), layout="constrained")
+    colours = [colour_of(model) for model in rows.model]
+    real = rows.p.to_numpy() < 0.05
+    patches = axis.barh(rows.model, 100 * rows.gain, color=colours)
+    for patch, certain in zip(patches, real, strict=True):
+        patch.set_alpha(1 if certain else 0.45)
+    labels = [f"{100 * g:+.2f}{' *' if c else ''}" for g, c in zip(rows.gain, real, strict=True)]
+    axis.bar_label(patches, labels, padding=4, fontsize=9)
+    axis.margins(x=0.18)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.grid(axis="y", visible=False)
+    axis.set(
+        xlabel="gain of accuracy by the model (percentage points); * more than chance (p < 0.05)",
+        title=f"What each model adds to the mean of all ({accuracy:.2%})",
+    )
+    return figure
+
+
+def draw_hardest(images: np.ndarray, captions: list[str], models: int) -> Figure:
+    """The images that most models get wrong, uint8 (n, 28, 28), with captions."""
+    return draw_sheet(
+        images,
+        captions,
+        [WRONG] * len(images),
+        columns=5,
+        title=f"Test images that most of {models} models get wrong",
+        label="truth: models that are right, and the digit that most others see",
+        cell=1.6,
+    )
+
+
+def _logarithmic(axis: plt.Axes, which: str, lowest: float, highest: float) -> None:
+    """A logarithmic axis of percentages with plain numbers at 1, 2 and 5."""
+    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if lowest / 2 <= t <= highest * 2]
+    getattr(axis, f"set_{which}scale")("log")
+    getattr(axis, f"set_{which}ticks")(ticks, [f"{t:g}" for t in ticks])
+    axis.minorticks_off()
+
+
+def _square(pairs: pd.DataFrame, models: list[str], column: str) -> np.ndarray:
+    """A column of a table of pairs as a symmetric matrix (models, models) with 1 on its diagonal."""
+    place = {model: i for i, model in enumerate(models)}
+    matrix = np.eye(len(models))
+    rows, columns = pairs.model.map(place), pairs.other.map(place)
+    matrix[rows, columns] = matrix[columns, rows] = pairs[column]
+    return matrix
+
+
+def _matrix(models: list[str]) -> tuple[Figure, plt.Axes]:
+    figure, axis = plt.subplots(figsize=(10.5, 9))
+    figure.subplots_adjust(left=0.22, right=0.94, bottom=0.24, top=0.96)
+    axis.set_xticks(range(len(models)), models, rotation=90)
+    axis.set_yticks(range(len(models)), models)
+    axis.grid(visible=False)
+    sns.despine(ax=axis, left=True, bottom=True)
+    return figure, axis

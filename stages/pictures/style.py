@@ -1,0 +1,120 @@
+"""How every picture looks, and how it becomes a file whose bytes depend on the picture alone."""
+
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")  # pictures without a screen
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+COLOURS = {
+    "pytorch": "#d1495b",
+    "tensorflow": "#e58a00",
+    "scratch": "#00798c",
+    "sklearn": "#5b5f97",
+    "ensemble": "#3d3d3d",
+}
+RIGHT, WRONG = "#1a7f37", "#c62828"
+DIGIT_COLOURS = sns.color_palette("tab10")
+THEME = {
+    "figure.dpi": 110,
+    "figure.facecolor": "white",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.title_fontsize": 9,
+}
+SHADES = 256
+"""Colours of a PNG: enough for smooth lines and maps, and a third of the bytes."""
+
+
+def colour_of(model: str) -> str:
+    """The colour of a model's framework."""
+    return COLOURS[model.split("/")[0]]
+
+
+def save(path: Path, draw: Callable[..., Figure], *arguments: object) -> None:
+    """Write what `draw` draws as a PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(png(draw, *arguments))
+
+
+def png(draw: Callable[..., Figure], *arguments: object) -> bytes:
+    """The PNG file of what `draw` draws."""
+    if plt.rcParams["figure.dpi"] != THEME["figure.dpi"]:
+        sns.set_theme(style="whitegrid", rc=THEME)
+    figure = draw(*arguments)
+    figure.canvas.draw()
+    picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
+    plt.close(figure)
+    content = BytesIO()
+    picture.quantize(SHADES, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(content, "PNG")
+    return content.getvalue()
+
+
+def draw_sheet(
+    images: np.ndarray,
+    captions: list[str],
+    colours: list[str],
+    columns: int,
+    title: str,
+    label: str,
+    cell: float = 1.15,
+) -> Figure:
+    """Images, uint8 (n, 28, 28), in rows of `columns`, each with a coloured caption below it.
+
+    label: what the captions say. cell: the width of an image and its margin, in inches. One
+    picture of all is drawn many times faster than an axis for each.
+    """
+    size, side = images.shape[-1], 10
+    scale = cell / (size + side)  # inches a pixel
+    below = round((0.08 + 0.16 * max((c.count("\n") + 1 for c in captions), default=1)) / scale)
+    rows = max(1, -(-len(images) // columns))
+    canvas = np.full((rows * (size + below), columns * (size + side)), np.nan)
+    head, foot = 0.35, 0.3
+    width, height = scale * canvas.shape[1], scale * canvas.shape[0] + head + foot
+    figure, axis = plt.subplots(figsize=(width, height))
+    figure.subplots_adjust(left=0, right=1, bottom=foot / height, top=1 - head / height)
+    for place, (image, caption, colour) in enumerate(zip(images, captions, colours, strict=True)):
+        top, left = place // columns * (size + below), place % columns * (size + side) + side // 2
+        canvas[top : top + size, left : left + size] = image
+        x, y = left + size / 2 - 0.5, top + size + 0.5
+        axis.text(x, y, caption, color=colour, fontsize=8.5, ha="center", va="top")
+    axis.imshow(canvas, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="auto")
+    if len(images) == 0:
+        axis.text(0.5, 0.5, "none", transform=axis.transAxes, ha="center")
+    axis.set(xticks=[], yticks=[], title=title, xlabel=label)
+    axis.grid(visible=False)
+    sns.despine(ax=axis, left=True, bottom=True)
+    return figure
+
+
+def label_points(axis: Axes, x: np.ndarray, y: np.ndarray, names: list[str], colours: list[str]) -> None:
+    """Name the points of an axis at its right edge, evenly spaced, each with a line to its point.
+
+    Call it last: it depends on the scales and limits.
+    """
+    place = axis.transAxes.inverted().transform(axis.transData.transform(np.column_stack([x, y])))
+    heights = np.linspace(0.02, 0.98, len(names)) if len(names) > 1 else [0.5]
+    for height, i in zip(heights, np.lexsort((place[:, 0], place[:, 1])), strict=True):
+        axis.annotate(
+            names[i],
+            (x[i], y[i]),
+            xytext=(1.06, height),
+            textcoords="axes fraction",
+            color=colours[i],
+            fontsize=9,
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": colours[i], "alpha": 0.45, "lw": 0.8, "relpos": (0, 0.5)},
+        )

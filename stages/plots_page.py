@@ -1,0 +1,51 @@
+"""Write the page around `dvc plots`, with everything it needs inside: it opens without a network.
+
+    python -m stages.plots_page
+
+Writes outputs/plots_page.html, which .dvc/config names as the template: `dvc plots show` and `diff`
+put the plots in place of {plot_divs}. The JavaScript is Vega, Vega-Lite and Vega-Embed.
+"""
+
+import vl_convert
+
+from stages.common import command, files, results
+
+VEGA_LITE = "6.4"
+ONE_BY_ONE = """
+let drawn = Promise.resolve();
+window.vegaEmbed = (...plot) =>
+  drawn = drawn.then(() => new Promise(next => setTimeout(next))).then(() => vegaEmbed(...plot));
+"""
+"""The page is there at once and its plots appear one after the other, not all together at the end."""
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Digit classifiers: plots</title>
+<link rel="icon" href="data:,">
+{refresh_tag}
+<style>
+body { font-family: system-ui, sans-serif; margin: 1rem; background: white; color: #202124; }
+body > div { margin-bottom: 2.5rem; overflow-x: auto; }
+img { max-width: 100%; }
+</style>
+<script>JAVASCRIPT</script>
+</head>
+<body>
+<h1>Digit classifiers: plots</h1>
+{plot_divs}
+</body>
+</html>
+"""
+
+
+def main() -> None:
+    command.no_arguments(__doc__)
+    javascript = vl_convert.javascript_bundle(ONE_BY_ONE, vl_version=VEGA_LITE)
+    with files.replacing(results.OUTPUTS / "plots_page.html") as partial:
+        partial.write_text(PAGE.replace("JAVASCRIPT", javascript), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    command.run(main)

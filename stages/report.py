@@ -1,0 +1,184 @@
+"""Write the report: one page that holds every result and picture and needs no network.
+
+    python -m stages.report
+
+Reads outputs/{tables,plots,timings}/ and, from params.yaml, the models and their architectures.
+Writes outputs/report/index.html and outputs/report/resume.md. Seconds differ from run to run; so
+this is, beside the timings, the one result that two equal runs do not repeat to the bit.
+"""
+
+import base64
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from stages.common import architecture, command, files, params, results
+from stages.pictures import overall, style
+
+TEMPLATES = Path(__file__).parent / "templates"
+TABLES, PLOTS, REPORT = (results.OUTPUTS / name for name in ("tables", "plots", "report"))
+FRAMEWORKS = ("pytorch", "tensorflow", "scratch", "sklearn")
+PACKAGES = ("torch", "tensorflow", "keras", "numpy", "scikit-learn", "scipy", "pandas", "matplotlib", "dvc")
+REAL = 0.05
+"""A difference with a smaller corrected p is called real."""
+
+OVERALL = {
+    "accuracy": "Test accuracy of every model, and its error with the 95 % interval",
+    "accuracy_by_parameters": "Error against the number of parameters",
+    "training_loss": "Loss over the epochs",
+    "training_accuracy": "Accuracy over the epochs",
+    "pairs": "How much better each model is than each other, and whether that may be chance",
+    "agreement": "How often two models give the same digit",
+    "contributions": "What each model adds to the mean of all",
+    "hardest": "Test images that most models get wrong",
+    "embedding": "Test images on a plane, by PCA and t-SNE",
+    "samples": "Training images of each digit",
+}
+SINGLE = {
+    "training": "Loss and accuracy over the epochs",
+    "confusion": "Confusion matrix: test images by digit and prediction",
+    "roc": "ROC curves of the ten digits with their AUCs",
+    "calibration": "Reliability diagram: how sure it is and how often it is right",
+    "mistakes": "Its worst mistakes: wrong and sure of it",
+    "predictions": "Twenty test images at random with predictions and probabilities",
+    "truths": "Nine test images at random: prediction and truth",
+    "probabilities": "The test image that it is least sure about, and its ten probabilities",
+    "first_layer": "What the units of its first layer look for",
+}
+"""The pictures, in the order of the page, and what they show: their captions and alternative texts."""
+
+
+def main() -> None:
+    command.no_arguments(__doc__)
+    tables = {path.stem: pd.read_csv(path) for path in sorted(TABLES.glob("*.csv"))}
+    seconds = load_seconds()
+    summary = tables["summary"].set_index("model").join(seconds)
+    summary = summary.sort_values("accuracy", ascending=False, kind="stable")
+    content = {
+        "dataset": params.read("data.dataset", str),
+        "conditions": {name: params.read(name, object) for name in ("seed", "threads", "profile", "device")},
+        "versions": {"Python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "system": f"{platform.system()} {platform.machine()}",
+        "test_images": int(tables["confusion"].groupby("model")["count"].sum().iloc[0]),
+        "summary": records(summary.reset_index()),
+        "best": records(best_of_each_framework(summary)),
+        "significance": significance(tables["pairs"], list(summary.index)),
+        "adding": adding(tables["contributions"]),
+        "pictures": pictures(PLOTS / "overall", OVERALL) | speed_picture(summary),
+        "models": models(list(summary.index), tables),
+    }
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=lambda name: name is not None and name.endswith(".html"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    with files.replacing(REPORT) as folder:
+        folder.mkdir()
+        for name, template in (("index.html", "report.html"), ("resume.md", "resume.md")):
+            (folder / name).write_text(environment.get_template(template).render(content), encoding="utf-8")
+    print(f"{REPORT / 'index.html'}: {len(content['models'])} models")
+
+
+def load_seconds() -> pd.DataFrame:
+    """The seconds that each model took, by framework/model."""
+    folder = results.OUTPUTS / "timings"
+    rows = {}
+    for framework in FRAMEWORKS:
+        for name in params.read(framework, dict):
+            timings = pd.read_json(folder / framework / f"{name}.json", typ="series")
+            rows[f"{framework}/{name}"] = timings
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as dictionaries, missing values as None."""
+    return [
+        {str(key): None if pd.isna(value) else value for key, value in row.items()}
+        for row in table.to_dict("records")
+    ]
+
+
+def best_of_each_framework(summary: pd.DataFrame) -> pd.DataFrame:
+    """The first row of every framework, ensembles left out; the best first if `summary` is sorted so."""
+    rows = summary[summary.parameters.notna()].reset_index()
+    return rows.assign(framework=rows.model.str.split("/").str[0]).drop_duplicates("framework")
+
+
+def significance(pairs: pd.DataFrame, models: list[str]) -> list[dict[str, Any]]:
+    """For each model, in this order, those that it really beats, that really beat it, and the rest."""
+    rows = []
+    for model in models:
+        beats, equals, loses = [], [], []
+        if "other" in pairs:
+            as_first = pairs[pairs.model == model][["other", "difference", "p_holm"]]
+            as_second = pairs[pairs.other == model][["model", "difference", "p_holm"]]
+            as_second = as_second.rename(columns={"model": "other"}).assign(difference=-as_second.difference)
+            for row in pd.concat([as_first, as_second]).itertuples():
+                real = row.p_holm < REAL
+                (beats if real and row.difference > 0 else loses if real else equals).append(row.other)
+        rows.append({"model": model, "beats": beats, "equals": equals, "loses": loses})
+    return rows
+
+
+def adding(contributions: pd.DataFrame) -> list[str]:
+    """The models without which the mean of all would really be worse."""
+    if "gain" not in contributions:
+        return []
+    return list(contributions.model[(contributions.gain > 0) & (contributions.p < REAL)])
+
+
+def pictures(folder: Path, captions: dict[str, str], suffix: str = "") -> dict[str, dict[str, str]]:
+    """Those of the pictures that there are, as data: URLs, with their captions."""
+    found = {}
+    for name, caption in captions.items():
+        path = folder / f"{name}{suffix}.png"
+        if path.is_file():
+            found[name] = {"source": data_url(path.read_bytes()), "caption": caption}
+    return found
+
+
+def speed_picture(summary: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """The picture of errors against seconds; drawn here, for seconds differ from run to run."""
+    trained = summary.training_seconds.dropna() + summary.prediction_seconds.dropna()
+    png = style.png(overall.draw_cost, trained, 1 - summary.accuracy, "time to train and predict (seconds)")
+    caption = "Error against the seconds to train and to predict the test images"
+    return {"accuracy_by_seconds": {"source": data_url(png), "caption": caption}}
+
+
+def data_url(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+
+
+def models(names: list[str], tables: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
+    """What the page says of each model: its recipe, its layers, its digits, its pictures."""
+    sections = {framework: params.read(framework, dict) for framework in FRAMEWORKS}
+    architectures = params.read("architectures", dict[str, architecture.Architecture])
+    content = []
+    for model in names:
+        framework, name = model.split("/")
+        recipe = sections.get(framework, {}).get(name, {})
+        layers = architectures.get(recipe.get("architecture"))
+        content.append(
+            {
+                "name": model,
+                "recipe": recipe,
+                "layers": architecture.describe(layers) if layers else None,
+                "digits": records(tables["per_digit"][tables["per_digit"].model == model]),
+                "pictures": {
+                    kind: picture
+                    for kind, caption in SINGLE.items()
+                    for picture in pictures(PLOTS / kind / framework, {name: caption}).values()
+                },
+            }
+        )
+    return content
+
+
+if __name__ == "__main__":
+    command.run(main)
