@@ -23,6 +23,14 @@ ENSEMBLES = results.OUTPUTS / "ensembles"
 TABLES = results.OUTPUTS / "tables"
 FRAMEWORKS = {"pytorch": True, "tensorflow": True, "scratch": True, "sklearn": False}
 """Each framework, and whether its models have epochs and so a history."""
+HISTORY = [
+    "epoch",
+    "learning_rate",
+    "train_loss",
+    "train_accuracy",
+    "validation_loss",
+    "validation_accuracy",
+]
 
 
 def main() -> None:
@@ -45,7 +53,7 @@ def main() -> None:
         "summary": pd.DataFrame(
             [{"model": model, **metrics[model], **cards.get(model, {})} for model in everyone]
         ).astype({"parameters": "Int64", "training_images": "Int64"}),
-        "history": by_model(histories),
+        "history": by_model(histories or {"": pd.DataFrame(columns=HISTORY)}),
         "pairs": comparison.pairs(labels, everyone),
         "contributions": comparison.contributions(labels, predictions),
     }
@@ -69,9 +77,8 @@ def main() -> None:
 
 def by_model(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """The models' tables below each other, the model's name as the first column."""
-    return pd.concat([table.assign(model=model) for model, table in tables.items()]).pipe(
-        lambda table: table[["model", *table.columns.drop("model")]]
-    )
+    together = pd.concat([table.assign(model=model) for model, table in tables.items()])
+    return together[["model", *together.columns.drop("model")]]
 
 
 def find(kind: str, models: list[tuple[str, str]], extension: str) -> dict[str, Path]:

@@ -13,8 +13,9 @@ from stages.common import command, files, results
 VEGA_LITE = "6.4"
 ONE_BY_ONE = """
 let drawn = Promise.resolve();
-window.vegaEmbed = (...plot) =>
-  drawn = drawn.then(() => new Promise(next => setTimeout(next))).then(() => vegaEmbed(...plot));
+window.vegaEmbed = (place, plot) => drawn = drawn
+  .then(() => new Promise(next => setTimeout(next)))
+  .then(() => vegaEmbed(place, plot, {renderer: "canvas"}));
 """
 """The page is there at once and its plots appear one after the other, not all together at the end."""
 PAGE = """<!DOCTYPE html>

@@ -9,6 +9,7 @@ this is, beside the timings, the one result that two equal runs do not repeat to
 
 import base64
 import platform
+import struct
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def main() -> None:
     summary = tables["summary"].set_index("model").join(seconds)
     summary = summary.sort_values("accuracy", ascending=False, kind="stable")
     content = {
-        "dataset": params.read("data.dataset", str),
+        "dataset": Path(params.read("data.dataset", str)).name,  # of a folder of one's own no more
         "conditions": {name: params.read(name, object) for name in ("seed", "threads", "profile", "device")},
         "versions": {"Python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "system": f"{platform.system()} {platform.machine()}",
@@ -115,44 +116,44 @@ def significance(pairs: pd.DataFrame, models: list[str]) -> list[dict[str, Any]]
     rows = []
     for model in models:
         beats, equals, loses = [], [], []
-        if "other" in pairs:
-            as_first = pairs[pairs.model == model][["other", "difference", "p_holm"]]
-            as_second = pairs[pairs.other == model][["model", "difference", "p_holm"]]
-            as_second = as_second.rename(columns={"model": "other"}).assign(difference=-as_second.difference)
-            for row in pd.concat([as_first, as_second]).itertuples():
-                real = row.p_holm < REAL
-                (beats if real and row.difference > 0 else loses if real else equals).append(row.other)
+        as_first = pairs[pairs.model == model][["other", "difference", "p_holm"]]
+        as_second = pairs[pairs.other == model][["model", "difference", "p_holm"]]
+        as_second = as_second.rename(columns={"model": "other"}).assign(difference=-as_second.difference)
+        for row in pd.concat([as_first, as_second]).itertuples():
+            real = row.p_holm < REAL
+            (beats if real and row.difference > 0 else loses if real else equals).append(row.other)
         rows.append({"model": model, "beats": beats, "equals": equals, "loses": loses})
     return rows
 
 
 def adding(contributions: pd.DataFrame) -> list[str]:
     """The models without which the mean of all would really be worse."""
-    if "gain" not in contributions:
-        return []
     return list(contributions.model[(contributions.gain > 0) & (contributions.p < REAL)])
 
 
-def pictures(folder: Path, captions: dict[str, str], suffix: str = "") -> dict[str, dict[str, str]]:
-    """Those of the pictures that there are, as data: URLs, with their captions."""
+def pictures(folder: Path, captions: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Those of the pictures that there are, with their captions."""
     found = {}
     for name, caption in captions.items():
-        path = folder / f"{name}{suffix}.png"
+        path = folder / f"{name}.png"
         if path.is_file():
-            found[name] = {"source": data_url(path.read_bytes()), "caption": caption}
+            found[name] = picture(path.read_bytes(), caption)
     return found
 
 
-def speed_picture(summary: pd.DataFrame) -> dict[str, dict[str, str]]:
+def picture(png: bytes, caption: str) -> dict[str, Any]:
+    """What the page shows of a PNG file. Its size keeps the page from moving while it loads."""
+    width, height = struct.unpack(">II", png[16:24])  # of the header, the first chunk
+    source = f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+    return {"source": source, "width": width, "height": height, "caption": caption}
+
+
+def speed_picture(summary: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """The picture of errors against seconds; drawn here, for seconds differ from run to run."""
     trained = summary.training_seconds.dropna() + summary.prediction_seconds.dropna()
     png = style.png(overall.draw_cost, trained, 1 - summary.accuracy, "time to train and predict (seconds)")
     caption = "Error against the seconds to train and to predict the test images"
-    return {"accuracy_by_seconds": {"source": data_url(png), "caption": caption}}
-
-
-def data_url(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+    return {"accuracy_by_seconds": picture(png, caption)}
 
 
 def models(names: list[str], tables: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
@@ -171,9 +172,9 @@ def models(names: list[str], tables: dict[str, pd.DataFrame]) -> list[dict[str, 
                 "layers": architecture.describe(layers) if layers else None,
                 "digits": records(tables["per_digit"][tables["per_digit"].model == model]),
                 "pictures": {
-                    kind: picture
+                    kind: shown
                     for kind, caption in SINGLE.items()
-                    for picture in pictures(PLOTS / kind / framework, {name: caption}).values()
+                    for shown in pictures(PLOTS / kind / framework, {name: caption}).values()
                 },
             }
         )

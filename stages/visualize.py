@@ -71,16 +71,15 @@ def overall_pictures(
     yield "overall/samples.png", overall.draw_samples, *sample_each_digit(columns=10), 10
     yield "overall/embedding.png", overall.draw_embedding, load_table(results.OUTPUTS / "embedding.csv")
     yield "overall/accuracy.png", overall.draw_accuracies, tables["summary"]
-    for quantity in ("loss", "accuracy"):
+    for quantity in ("loss", "accuracy") if len(tables["history"]) else ():
         yield f"overall/training_{quantity}.png", overall.draw_curves, tables["history"], quantity
     trained = summary.parameters.dropna()
     errors = 1 - summary.accuracy
     yield "overall/accuracy_by_parameters.png", overall.draw_cost, trained, errors, "parameters (count)"
     best_first = list(summary.sort_values("accuracy", ascending=False, kind="stable").index)
-    if "other" in tables["pairs"]:
-        yield "overall/agreement.png", overall.draw_agreement, tables["pairs"], best_first
-        yield "overall/pairs.png", overall.draw_pairs, tables["pairs"], best_first
-    if "gain" in tables["contributions"]:
+    yield "overall/agreement.png", overall.draw_agreement, tables["pairs"], best_first
+    yield "overall/pairs.png", overall.draw_pairs, tables["pairs"], best_first
+    if len(tables["contributions"]):
         accuracy = summary.accuracy["ensemble/mean"]
         yield "overall/contributions.png", overall.draw_contributions, tables["contributions"], accuracy
     votes = {m: p.argmax(axis=1) for m, p in predictions.items() if not m.startswith("ensemble/")}

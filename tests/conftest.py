@@ -1,6 +1,7 @@
 """A tiny data set, and copies of the project to run it in."""
 
 import gzip
+import json
 import os
 import shutil
 import subprocess
@@ -78,14 +79,33 @@ def models(framework: str) -> list[str]:
     return list(load_params()[framework])
 
 
-def tiny_params(folder: Path) -> dict:
-    """The project's parameters for the tiny data set: every model, few images, few trees, one epoch."""
+FEW = {
+    "pytorch": ["linear", "cnn_dropout"],
+    "tensorflow": ["cnn", "cnn_dropout"],
+    "scratch": ["mlp_sigmoid", "mlp_relu"],
+    "sklearn": ["knn_3", "random_forest"],
+}
+"""The models of a whole pipeline in a test: some of every kind."""
+
+
+def few_names() -> list[str]:
+    """The models of FEW as framework/model."""
+    return [f"{framework}/{model}" for framework, names in FEW.items() for model in names]
+
+
+def tiny_params(folder: Path, chosen: dict[str, list[str]] | None = None) -> dict:
+    """The project's parameters for the tiny data set: few images, few trees, one epoch.
+
+    All models, or the chosen ones.
+    """
     content = load_params()
+    for framework, names in (chosen or {}).items():
+        content[framework] = {name: content[framework][name] for name in names}
     content["data"] = {"dataset": str(folder), "validation_images": 40}
     for framework in ("pytorch", "tensorflow", "scratch"):
         for settings in content[framework].values():
             settings.update(batch_size=20, epochs=1)
-    content["sklearn"]["random_forest"]["arguments"]["n_estimators"] = 5
+    content["sklearn"].get("random_forest", {}).get("arguments", {}).update(n_estimators=5)
     return content
 
 
@@ -157,12 +177,15 @@ def ran(output: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, idx_folder: Path) -> Path:
-    """A clone in which the whole pipeline has run and been committed. Tests that change it copy it."""
+    """A clone in which the pipeline has run with the models of FEW and been committed.
+
+    Tests that change it copy it.
+    """
     project = clone(tmp_path_factory.mktemp("project"))
     for name in ("outputs", "dvc.lock"):
         path = project / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    write_params(project, tiny_params(idx_folder))
+    write_params(project, tiny_params(idx_folder, FEW))
     dvc(project, "repro")
     commit(project, "Run on tiny data")
     return project
@@ -205,3 +228,54 @@ def run_stage(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
         import_module(f"stages.{stage}").main()
 
     return run
+
+
+LABELS = tiny_arrays()["test_labels"]
+HISTORY = (
+    "epoch,learning_rate,train_loss,train_accuracy,validation_loss,validation_accuracy\n"
+    "1,0.1,0.5,0.8,0.4,0.9\n2,0.1,0.3,0.9,0.2,0.95\n"
+)
+
+
+def right(share: float, labels: np.ndarray = LABELS) -> np.ndarray:
+    """Predictions of which about `share` are right; the rest name the next digit."""
+    predicted = labels.astype(int).copy()
+    wrong = round((1 - share) * len(labels))
+    predicted[:wrong] = (predicted[:wrong] + 1) % 10
+    return (np.eye(10)[predicted] * 0.9 + 0.01).astype(np.float32)
+
+
+@pytest.fixture
+def trained(workspace: Path) -> Path:
+    """What the trainers would have left for the models of FEW, each with another accuracy."""
+    from safetensors.numpy import save_file
+
+    from stages.common import results
+
+    write_params(workspace, tiny_params(workspace, FEW))
+    weights = np.random.default_rng(1).normal(size=(12, 784)).astype(np.float32)
+    for number, name in enumerate(few_names(), start=1):
+        framework, model = name.split("/")
+        paths = {
+            kind: results.path(kind, framework, model, extension)
+            for kind, extension in (
+                ("predictions", "npy"),
+                ("cards", "json"),
+                ("timings", "json"),
+                ("history", "csv"),
+                ("models", {"pytorch": "safetensors", "scratch": "npz"}.get(framework, "none")),
+            )
+        }
+        for path in paths.values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(paths["predictions"], right(1 - number / TEST))
+        paths["cards"].write_text(json.dumps({"parameters": number, "training_images": 360}))
+        seconds = {"device": "cpu", "training_seconds": number / 2, "prediction_seconds": 0.1}
+        paths["timings"].write_text(json.dumps(seconds))
+        if framework != "sklearn":
+            paths["history"].write_text(HISTORY)
+        if framework == "pytorch":
+            save_file({"1.weight": weights, "1.bias": np.zeros(12, np.float32)}, paths["models"])
+        elif framework == "scratch":
+            np.savez(paths["models"], **{"1.weights": weights.T, "1.biases": np.zeros(12, np.float32)})
+    return workspace

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from conftest import command, dvc, edit_params, git, load_params, ran
+
+from tools import reproduce
 
 MODELS = {
     "download_mnist": None,
@@ -19,8 +20,11 @@ MODELS = {
     "train_tensorflow": "cnn",
     "train_scratch": "mlp_relu",
     "train_sklearn": "knn_3",
+    "embed_images": None,
     "evaluate": None,
     "visualize": None,
+    "plots_page": None,
+    "report": None,
 }
 STAGES = [
     pytest.param(
@@ -32,14 +36,8 @@ STAGES = [
 
 
 def lock(project: Path) -> dict[str, str]:
-    """The checksum of every output in dvc.lock, but for the timings."""
-    stages = yaml.safe_load((project / "dvc.lock").read_text())["stages"]
-    return {
-        out["path"]: out["md5"]
-        for stage in stages.values()
-        for out in stage["outs"]
-        if "timings" not in out["path"]
-    }
+    """The checksum of every output in dvc.lock, but for those that hold seconds."""
+    return reproduce.checksums(project / "dvc.lock")
 
 
 def start(project: Path, *arguments: str) -> subprocess.Popen:
@@ -104,7 +102,8 @@ def test_a_full_disk_is_one_line_and_leaves_the_earlier_results(project):
         ("outputs/predictions/scratch/mlp_relu.npy", "train_scratch@mlp_relu"),
         ("outputs/tables/summary.csv", "evaluate"),
         ("outputs/metrics/scratch/mlp_relu.json", "evaluate"),
-        ("outputs/plots/accuracy.png", "visualize"),
+        ("outputs/plots/overall/accuracy.png", "visualize"),
+        ("outputs/plots_page.html", "plots_page"),
     ],
 )
 def test_a_result_altered_by_hand_is_noticed_and_made_anew(project, path, stage):

@@ -23,7 +23,7 @@ PAGE = Path("docs/edits.md")
 HEAD = """# What runs again after an edit
 
 Written by `make edits`, which asks DVC. A stage that follows a changed one runs only if its input
-really differs: after a training stage that is `evaluate`, and after it `visualize`.
+really differs: after a training stage that is `evaluate`, and after it `visualize` and `report`.
 
 | edit | stages that run again |
 | --- | --- |

@@ -1,13 +1,14 @@
-"""Write the results table of README.md from the metrics and timings that the pipeline left.
+"""Write the results table of README.md from what the pipeline left.
 
     make readme      (python -m tools.readme)
 
-Reads outputs/metrics/ and outputs/timings/.
+Reads outputs/{metrics,cards,timings}/.
 """
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from tools import machine
 
@@ -19,25 +20,29 @@ HEAD = (
 )
 
 
-def table(metrics: Path, timings: Path) -> str:
-    """The results as Markdown, best accuracy first."""
+def table(outputs: Path) -> str:
+    """The results as Markdown, best accuracy first; ensembles have no card and no timings."""
     rows = []
-    for path in metrics.rglob("*.json"):
-        model = path.relative_to(metrics).with_suffix("")
-        row = json.loads(path.read_text(encoding="utf-8"))
-        seconds = json.loads((timings / f"{model}.json").read_text(encoding="utf-8"))
-        parameters = "" if row["parameters"] is None else f"{row['parameters']:,}"
-        rows.append(
-            (
-                -row["accuracy"],
-                model.as_posix(),
-                f"| `{model.as_posix()}` | {row['accuracy']:.2%} "
-                f"| {row['accuracy_low']:.2%} – {row['accuracy_high']:.2%} "
-                f"| {parameters} | {row['training_images']:,} "
-                f"| {seconds['training_seconds']:.1f} | {seconds['prediction_seconds']:.1f} |\n",
-            )
-        )
-    return HEAD + "".join(line for _, _, line in sorted(rows))
+    for path in (outputs / "metrics").rglob("*.json"):
+        name = path.relative_to(outputs / "metrics")
+        row = {"model": name.with_suffix("").as_posix()}
+        for kind in ("metrics", "cards", "timings"):
+            if (outputs / kind / name).is_file():
+                row |= json.loads((outputs / kind / name).read_text(encoding="utf-8"))
+        rows.append(row)
+    rows.sort(key=lambda row: (-row["accuracy"], row["model"]))
+    return HEAD + "".join(
+        f"| `{row['model']}` | {row['accuracy']:.2%} "
+        f"| {row['accuracy_low']:.2%} – {row['accuracy_high']:.2%} "
+        f"| {shown(row, 'parameters', ',')} | {shown(row, 'training_images', ',')} "
+        f"| {shown(row, 'training_seconds', '.1f')} | {shown(row, 'prediction_seconds', '.1f')} |\n"
+        for row in rows
+    )
+
+
+def shown(row: dict[str, Any], key: str, form: str) -> str:
+    """A number in the format `form`, or nothing where there is none."""
+    return "" if row.get(key) is None else format(row[key], form)
 
 
 def with_table(text: str, table: str) -> str:
@@ -51,7 +56,7 @@ def with_table(text: str, table: str) -> str:
 
 if __name__ == "__main__":
     try:
-        results = table(Path("outputs/metrics"), Path("outputs/timings"))
+        results = table(Path("outputs"))
         results += f"\nMeasured on: {machine.describe()}.\n"
         README.write_text(with_table(README.read_text(encoding="utf-8"), results), encoding="utf-8")
     except (OSError, ValueError) as error:

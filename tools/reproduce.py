@@ -4,8 +4,8 @@
 
 Clones HEAD into a temporary folder, runs everything there with empty caches, and compares the
 checksums with those in the committed dvc.lock: a row an output, exit status 1 if one differs.
-Timings are left out. On another machine than README.md names, bits may differ; then the metrics
-are compared within TOLERANCE.
+Timings, and the report that shows them, are left out. On another machine than README.md names,
+bits may differ; then the metrics are compared within TOLERANCE.
 """
 
 import json
@@ -19,6 +19,7 @@ import yaml
 
 from tools import machine
 
+SECONDS = ("outputs/timings/", "outputs/report")
 TOLERANCE = 0.005
 """How far accuracies may lie apart on another machine: half a point of a hundred."""
 
@@ -52,10 +53,10 @@ def main() -> int:
 
 
 def checksums(lock: Path) -> dict[str, str]:
-    """The checksum of every output in a dvc.lock, but for the timings."""
+    """The checksum of every output in a dvc.lock, but for seconds and the report, which shows them."""
     stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
     outs = [out for stage in stages.values() for out in stage["outs"]]
-    return {out["path"]: out["md5"] for out in outs if not out["path"].startswith("outputs/timings/")}
+    return {out["path"]: out["md5"] for out in outs if not out["path"].startswith(SECONDS)}
 
 
 def metrics(project: Path, name: str) -> dict[str, float]:

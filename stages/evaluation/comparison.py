@@ -33,10 +33,11 @@ def contributions(labels: np.ndarray, predictions: dict[str, np.ndarray]) -> pd.
     """What each model adds to the mean of all: the accuracy without it, and the gain by it.
 
     gained, lost: test images that only the mean with it, or only the one without it, gets right.
-    p: exact McNemar test of the two. Empty if there are fewer than two models.
+    p: exact McNemar test of the two. No row if there are fewer than two models.
     """
+    columns = ["model", "accuracy_without", "gain", "gained", "lost", "p"]
     if len(predictions) < 2:
-        return pd.DataFrame()
+        return pd.DataFrame(columns=columns)
     total = np.sum(list(predictions.values()), axis=0, dtype=np.float64)
     right = total.argmax(axis=1) == labels
     rows = []
@@ -53,7 +54,7 @@ def contributions(labels: np.ndarray, predictions: dict[str, np.ndarray]) -> pd.
                 "p": mcnemar(gained, lost),
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=columns)
 
 
 def pairs(labels: np.ndarray, predictions: dict[str, np.ndarray]) -> pd.DataFrame:

@@ -33,6 +33,7 @@ def draw_accuracies(summary: pd.DataFrame) -> Figure:
     patches = bars.barh(rows.model, 100 * rows.accuracy, color=colours)
     bars.bar_label(patches, [f"{a:.2%}" for a in rows.accuracy], padding=4, fontsize=9)
     bars.set(xlim=(0, 118), xticks=range(0, 101, 20), xlabel="accuracy (%)", title="Test accuracy")
+    bars.set_ylabel("model")
     bars.grid(axis="y", visible=False)
 
     error = 100 * (1 - rows.accuracy)
@@ -177,6 +178,7 @@ def draw_contributions(contributions: pd.DataFrame, accuracy: float) -> Figure:
     axis.grid(axis="y", visible=False)
     axis.set(
         xlabel="gain of accuracy by the model (percentage points); * more than chance (p < 0.05)",
+        ylabel="model",
         title=f"What each model adds to the mean of all ({accuracy:.2%})",
     )
     return figure

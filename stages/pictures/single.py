@@ -78,7 +78,7 @@ def draw_calibration(bins: pd.DataFrame, error: float, model: str) -> Figure:
     figure, (points, images) = plt.subplots(
         2, 1, sharex=True, figsize=(5.6, 6.2), height_ratios=(3, 1), gridspec_kw={"hspace": 0.08}
     )
-    figure.subplots_adjust(left=0.14, right=0.97, bottom=0.09, top=0.93)
+    figure.subplots_adjust(left=0.15, right=0.97, bottom=0.09, top=0.93)
     colour = colour_of(model)
     points.plot([0, 100], [0, 100], color="gray", linestyle=":", label="knows what it knows")
     bounds = [bins.accuracy - bins.accuracy_low, bins.accuracy_high - bins.accuracy]
@@ -101,6 +101,9 @@ def draw_calibration(bins: pd.DataFrame, error: float, model: str) -> Figure:
     width = 100 * (bins.high - bins.low)
     images.bar(100 * bins.low, bins.images, width, align="edge", color=colour, edgecolor="white")
     images.set(xlabel="confidence: the largest probability (%)", ylabel="images", yscale="log")
+    images.set_yticks([1, 10, 100, 1000, 10000], ["1", "10", "100", "1,000", "10,000"])
+    images.minorticks_off()
+    images.set_ylim(0.7, 2 * bins.images.max())
     return figure
 
 
@@ -178,7 +181,7 @@ def draw_probabilities(image: np.ndarray, label: int, probabilities: np.ndarray,
 
 def draw_first_layer(weights: np.ndarray, model: str) -> Figure:
     """What each unit of a first dense layer looks for: weights (units, 28, 28), red + and blue −."""
-    columns = 16 if len(weights) > 10 else min(5, len(weights))
+    columns = min(16 if len(weights) > 10 else 5, len(weights))
     rows = -(-len(weights) // columns)
     size = weights.shape[-1]
     canvas = np.full((rows * (size + 2) - 2, columns * (size + 2) - 2), np.nan)
@@ -198,13 +201,12 @@ def draw_first_layer(weights: np.ndarray, model: str) -> Figure:
         xticks=[],
         yticks=[],
         title=f"{model}: the weights of its first layer",
-        xlabel=f"a square a unit, {len(weights)} units",
-        ylabel="a pixel a pixel of the image",
+        xlabel=f"{len(weights)} units: the weight of each pixel (per unit of pixel value)",
     )
     axis.grid(visible=False)
     sns.despine(ax=axis, left=True, bottom=True)
     bar = figure.add_axes(((width + 0.5) / whole[0], 0.4 / whole[1], 0.15 / whole[0], height / whole[1]))
-    figure.colorbar(picture, cax=bar).set_label("weight (per unit of pixel)")
+    figure.colorbar(picture, cax=bar)
     return figure
 
 

@@ -59,7 +59,7 @@ def png(draw: Callable[..., Figure], *arguments: object) -> bytes:
     picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
     plt.close(figure)
     content = BytesIO()
-    picture.quantize(SHADES, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(content, "PNG")
+    picture.quantize(SHADES, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(content, "PNG")
     return content.getvalue()
 
 

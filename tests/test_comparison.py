@@ -1,0 +1,103 @@
+"""Models beside each other: tests, intervals and ensembles, against figures worked by hand or by SciPy."""
+
+import numpy as np
+import pytest
+from scipy.stats import bootstrap
+
+from stages.evaluation import comparison
+
+LABELS = (np.arange(200) % 10).astype(np.uint8)
+
+
+def right_but(wrong: list[int], sure: float = 0.91) -> np.ndarray:
+    """Probabilities that are right for all images but these, where the next digit is preferred."""
+    predicted = LABELS.astype(int)
+    predicted[wrong] = (predicted[wrong] + 1) % 10
+    return ((sure - 0.01) * np.eye(10)[predicted] + (1 - sure + 0.01) / 10).astype(np.float32)
+
+
+def test_mcnemar_worked_by_hand():
+    assert comparison.mcnemar(1, 6) == pytest.approx(2 * (1 + 7) / 2**7)
+    assert comparison.mcnemar(6, 1) == comparison.mcnemar(1, 6)
+    assert comparison.mcnemar(3, 3) == 1
+    assert comparison.mcnemar(0, 0) == 1
+
+
+def test_holm_worked_by_hand():
+    corrected = comparison.holm(np.array([0.04, 0.01, 0.03, 0.5]))
+    assert corrected == pytest.approx([0.09, 0.04, 0.09, 0.5])
+    assert comparison.holm(np.array([0.9, 0.8])).max() == 1
+
+
+def test_the_interval_equals_a_bootstrap_of_the_images():
+    first, second = np.ones(200), np.ones(200)
+    first[:30] = 0
+    second[20:70] = 0
+    only_first, only_second = comparison.only(first == 1, second == 1)
+    assert (only_first, only_second) == (40, 20)
+    interval = comparison.bootstrap_difference(only_first, only_second, 200, np.random.default_rng(0))
+    reference = bootstrap(
+        (first, second),
+        lambda a, b, axis=-1: a.mean(axis=axis) - b.mean(axis=axis),
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        n_resamples=9999,
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    assert interval == pytest.approx((reference.low, reference.high), abs=0.006)
+    assert interval[0] < 0.1 < interval[1]
+
+
+def test_pairs_count_the_images_that_only_one_gets_right():
+    predictions = {"a/a": right_but([0, 1, 2]), "b/b": right_but([2, 3]), "c/c": right_but([2, 3])}
+    table = comparison.pairs(LABELS, predictions).set_index(["model", "other"])
+    assert len(table) == 3
+    row = table.loc[("a/a", "b/b")]
+    assert (row.only_model, row.only_other) == (1, 2)
+    assert row.difference == pytest.approx(-0.005)
+    assert row.difference_low < row.difference < row.difference_high
+    assert row.agreement == pytest.approx(197 / 200)
+    assert row.p == pytest.approx(1)
+    assert table.loc[("b/b", "c/c")].tolist()[:6] == [0, 0, 1, 0, 0, 0]
+    assert (table.p_holm >= table.p).all()
+
+
+def test_pairs_repeat_to_the_bit():
+    predictions = {"a/a": right_but([0, 1, 2]), "b/b": right_but(list(range(20, 50)))}
+    first, second = (comparison.pairs(LABELS, predictions) for _ in range(2))
+    assert first.equals(second)
+    assert first.p_holm.item() < 0.001
+
+
+def test_a_vote_counts_models_and_breaks_ties_by_the_mean():
+    rows = {"a/a": (4, 0.5), "b/b": (4, 0.5), "c/c": (7, 0.99)}
+    predictions = {}
+    for model, (digit, sure) in rows.items():
+        p = np.full((1, 10), (1 - sure) / 9, np.float32)
+        p[0, digit] = sure
+        predictions[model] = p
+    both = comparison.ensembles(predictions)
+    assert both[comparison.VOTE].argmax() == 4
+    assert both[comparison.MEAN].argmax() == 7
+    del predictions["b/b"]
+    assert comparison.ensembles(predictions)[comparison.VOTE].argmax() == 7
+    for p in both.values():
+        assert p.dtype == np.float32
+        assert p.sum() == pytest.approx(1, abs=1e-6)
+
+
+def test_what_a_model_adds_is_the_accuracy_with_it_less_that_without_it():
+    weak, strong = right_but(list(range(60)), sure=0.4), right_but([5], sure=0.95)
+    predictions = {"a/weak": weak, "b/weak": weak, "c/strong": strong}
+    table = comparison.contributions(LABELS, predictions).set_index("model")
+    with_all = np.mean(comparison.ensembles(predictions)[comparison.MEAN].argmax(axis=1) == LABELS)
+    without = np.mean((weak + weak).argmax(axis=1) == LABELS)
+    assert table.gain["c/strong"] == pytest.approx(with_all - without)
+    assert table.gained["c/strong"] - table.lost["c/strong"] == round(200 * (with_all - without))
+    assert table.p["c/strong"] < 0.05 < table.p["a/weak"]
+
+
+def test_one_model_alone_has_no_pairs_and_adds_to_nothing():
+    assert comparison.contributions(LABELS, {"a/a": right_but([1])}).empty
+    assert comparison.pairs(LABELS, {"a/a": right_but([1])}).empty

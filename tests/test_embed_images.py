@@ -1,0 +1,36 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from stages import embed_images
+from stages.common.command import UserError
+
+
+def test_like_images_lie_together(workspace, run_stage):
+    run_stage("embed_images")
+    path = workspace / "outputs/embedding.csv"
+    first = path.read_bytes()
+    table = pd.read_csv(path)
+    assert list(table.columns) == ["image", "digit", "pca_1", "pca_2", "tsne_1", "tsne_2"]
+    assert len(table) == 100
+    for method in ("pca", "tsne"):
+        points = table[[f"{method}_1", f"{method}_2"]].to_numpy()
+        distances = np.linalg.norm(points[:, None] - points[None], axis=2)
+        same = table.digit.to_numpy()[:, None] == table.digit.to_numpy()[None]
+        apart = ~np.eye(len(points), dtype=bool)
+        assert distances[same & apart].mean() < 0.6 * distances[~same].mean()
+    run_stage("embed_images")
+    assert path.read_bytes() == first
+
+
+def test_principal_components_are_those_of_the_covariance():
+    rows = np.random.default_rng(0).normal(size=(60, 784)).astype(np.float32)
+    components, _ = embed_images.embed(rows)
+    centred = rows - rows.mean(axis=0)
+    values = np.linalg.svd(centred.astype(float), compute_uv=False)
+    np.testing.assert_allclose(np.linalg.norm(components, axis=0), values[:50], rtol=1e-3)
+
+
+def test_too_few_images_for_a_plane_are_refused():
+    with pytest.raises(UserError, match="3 test images; t-SNE takes at least 4"):
+        embed_images.embed(np.zeros((3, 784), np.float32))

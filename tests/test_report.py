@@ -1,0 +1,155 @@
+"""The report and the page of `dvc plots`: what they hold, and how a real browser shows them offline."""
+
+import re
+import shutil
+import time
+
+import pandas as pd
+import pytest
+from conftest import command, few_names
+from playwright.sync_api import sync_playwright
+
+from stages import report
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+browser_needed = pytest.mark.skipif(
+    CHROMIUM is None, reason="needs Chromium, as of Debian's package chromium"
+)
+SIZES = {"phone": (390, 844), "desk": (1400, 900), "wide": (2200, 1200)}
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium):
+    """Opens a file with the network off; afterwards nothing may have been asked of it or complained."""
+    contexts, complaints = [], []
+
+    def open_file(path, size="desk", scheme="light"):
+        width, height = SIZES[size]
+        context = chromium.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme, offline=True
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: complaints.append(request.url) if "http" in request.url[:5] else 0)
+        page.goto(path.as_uri())
+        return page
+
+    yield open_file
+    assert complaints == []
+    for context in contexts:
+        context.close()
+
+
+def results_order(page) -> list[str]:
+    return page.locator("#results tbody tr td:first-child").all_inner_texts()
+
+
+@browser_needed
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_report_fits_the_screen_and_shows_every_picture(finished, open_page, size, scheme):
+    page = open_page(finished / "outputs/report/index.html", size, scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") == SIZES[size][0]
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+    assert dark == (scheme == "dark")
+    pictures = len(list((finished / "outputs/plots").rglob("*.png"))) + 1  # and the one of seconds
+    images = page.evaluate(
+        """async () => Promise.all([...document.images].map(async image => {
+            image.loading = "eager"; await image.decode();
+            return [image.naturalWidth, image.alt, image.closest("figure").innerText.trim()] }))"""
+    )
+    assert len(images) == pictures
+    assert all(width > 0 and alt and caption for width, alt, caption in images)
+
+
+@browser_needed
+def test_the_results_sort_by_click_and_by_keyboard(finished, open_page):
+    page = open_page(finished / "outputs/report/index.html")
+    accuracy = pd.read_csv(finished / "outputs/tables/summary.csv").set_index("model").accuracy
+    assert sorted(results_order(page)) == sorted(accuracy.index)
+    page.get_by_role("columnheader", name="macro F1").click()
+    time.sleep(0.2)
+    by_f1 = results_order(page)
+    page.get_by_role("columnheader", name="accuracy").focus()
+    page.keyboard.press("Enter")
+    time.sleep(0.2)
+    descending = [accuracy[model] for model in results_order(page)]
+    assert descending == sorted(accuracy, reverse=True)
+    page.keyboard.press("Enter")
+    time.sleep(0.2)
+    assert [accuracy[model] for model in results_order(page)] == sorted(accuracy)
+    assert sorted(by_f1) == sorted(accuracy.index)
+
+
+@browser_needed
+def test_a_model_s_name_leads_to_its_part_of_the_page(finished, open_page):
+    page = open_page(finished / "outputs/report/index.html")
+    page.locator("#results").get_by_role("link", name="scratch/mlp_relu").click()
+    page.wait_for_function(
+        "Math.abs(document.getElementById('scratch-mlp_relu').getBoundingClientRect().y) < 80"
+    )
+
+
+@browser_needed
+def test_the_plots_of_dvc_are_drawn_without_a_network(finished, tmp_path, open_page):
+    run = command(finished, "dvc", "plots", "show", "--out", str(tmp_path / "page"))
+    assert run.returncode == 0, run.stderr
+    index = tmp_path / "page" / "index.html"
+    assert index.stat().st_size < 3e6
+    page = open_page(index)
+    page.wait_for_function("document.querySelectorAll('canvas').length == 5", timeout=20_000)
+    blank = page.evaluate(
+        """[...document.querySelectorAll("canvas")].filter(canvas => {
+            const {width, height} = canvas;
+            const {data} = canvas.getContext("2d").getImageData(0, 0, width, height);
+            return new Set(data).size < 20 }).length"""
+    )
+    assert blank == 0
+
+
+def test_the_report_says_what_the_tables_say(trained, run_stage):
+    for stage in ("evaluate", "embed_images", "visualize", "report"):
+        run_stage(stage)
+    page = (trained / "outputs/report/index.html").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"<tr><td><a href=\"#[\w-]+\">(\S+)</a></td>\s*<td data-sort=\"[\d.]+\">([\d.]+)%</td>", page
+    )
+    summary = pd.read_csv(trained / "outputs/tables/summary.csv").set_index("model").accuracy
+    assert {model: float(figure) for model, figure in rows} == pytest.approx(
+        {model: 100 * accuracy for model, accuracy in summary.items()}
+    )
+    for name in few_names():
+        assert f'id="{name.replace("/", "-")}"' in page
+    assert str(trained) not in page
+    assert not re.findall(r"(?:src|href)=[\"']https?://(?!github\.com/tofsjonas)", page)
+    assert len(page) < 10e6
+    resume = (trained / "outputs/report/resume.md").read_text(encoding="utf-8")
+    assert "PyTorch: 99.00% test accuracy" in resume
+    assert "NumPy, written from scratch: 95.00%" in resume
+    assert "8 classifiers" in resume
+
+
+def test_a_real_difference_is_told_from_chance():
+    pairs = pd.DataFrame(
+        [("a", "b", 0.02, 0.001), ("a", "c", 0.01, 0.3), ("b", "c", -0.01, 0.04)],
+        columns=["model", "other", "difference", "p_holm"],
+    )
+    a, b, c = report.significance(pairs, ["a", "b", "c"])
+    assert (a["beats"], a["equals"], a["loses"]) == (["b"], ["c"], [])
+    assert (b["beats"], b["equals"], b["loses"]) == ([], [], ["c", "a"])
+    assert (c["beats"], c["equals"], c["loses"]) == (["b"], ["a"], [])
+
+
+def test_a_model_adds_only_what_is_more_than_chance():
+    table = pd.DataFrame({"model": ["a", "b", "c"], "gain": [0.01, 0.01, -0.02], "p": [0.01, 0.2, 0.01]})
+    assert report.adding(table) == ["a"]

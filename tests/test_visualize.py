@@ -1,0 +1,161 @@
+"""The pictures: the same bytes every time, other bytes for other results, all with titles and units."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import FEW, few_names, right
+from PIL import Image
+
+from stages import visualize
+from stages.common import results
+from stages.common.command import UserError
+from stages.pictures import single, style
+
+IMAGES_ONLY = {
+    "draw_samples",
+    "draw_hardest",
+    "draw_predictions",
+    "draw_truths",
+    "draw_mistakes",
+    "draw_first_layer",
+}
+
+
+@pytest.fixture
+def evaluated(trained, run_stage):
+    run_stage("evaluate")
+    run_stage("embed_images")
+    return trained
+
+
+def pictures(folder):
+    plots = folder / "outputs/plots"
+    return {path.relative_to(plots).as_posix(): path.read_bytes() for path in plots.rglob("*.png")}
+
+
+def test_pictures_are_the_same_bytes_twice_and_follow_the_results(evaluated, run_stage):
+    run_stage("visualize")
+    first = pictures(evaluated)
+    assert {"overall/pairs.png", "first_layer/scratch/mlp_relu.png", "roc/ensemble/mean.png"} <= set(first)
+    for kind in ("confusion", "roc", "calibration", "predictions", "truths", "mistakes", "probabilities"):
+        assert {f"{kind}/{name}.png" for name in few_names()} <= set(first)
+    assert {name for name in first if name.startswith("training/")} == {
+        f"training/{f}/{m}.png" for f in ("pytorch", "tensorflow", "scratch") for m in FEW[f]
+    }
+    run_stage("visualize")
+    assert pictures(evaluated) == first
+
+    np.save(results.path("predictions", "scratch", "mlp_relu", "npy"), right(0.5))
+    run_stage("evaluate")
+    run_stage("visualize")
+    second = pictures(evaluated)
+    changed = {name for name in first if first[name] != second[name]}
+    assert {"overall/accuracy.png", "overall/pairs.png", "overall/agreement.png"} <= changed
+    assert {f"{kind}/scratch/mlp_relu.png" for kind in ("confusion", "roc", "calibration")} <= changed
+    others = {name for name in few_names() if name != "scratch/mlp_relu"}
+    assert not {name for name in changed if any(name.endswith(f"{other}.png") for other in others)}
+    assert "first_layer/scratch/mlp_relu.png" not in changed
+    assert "overall/samples.png" not in changed
+
+
+def test_every_picture_has_a_title_and_named_axes(evaluated):
+    tables = {path.stem: visualize.load_table(path) for path in visualize.TABLES.glob("*.csv")}
+    images, labels = visualize.dataset.load_test_images(), visualize.dataset.load_labels("test")
+    predictions = {m: visualize.load_predictions(m, len(labels)) for m in tables["summary"].model}
+    model = "pytorch/linear"
+    of_model = {name: t[t.model == model] for name, t in tables.items()}
+    jobs = [
+        *visualize.overall_pictures(tables, images, labels, predictions),
+        *visualize.pictures_of(model, of_model, images, labels, predictions[model], np.arange(29)),
+        *visualize.first_layer(model),
+    ]
+    assert len(jobs) == 19
+    for path, draw, *arguments in jobs:
+        figure = draw(*arguments)
+        figure.canvas.draw()
+        axes = [axis for axis in figure.axes if axis.get_label() != "<colorbar>" and axis.get_visible()]
+        assert figure.get_suptitle() or all(axis.get_title() for axis in axes[:1]), path
+        assert figure.get_supxlabel() or any(axis.get_xlabel() for axis in axes), path
+        if draw.__name__ not in IMAGES_ONLY:
+            assert figure.get_supylabel() or any(axis.get_ylabel() for axis in axes), path
+        labels_of = " ".join(
+            [figure.get_supxlabel(), figure.get_supylabel()]
+            + [text for axis in figure.axes for text in (axis.get_xlabel(), axis.get_ylabel())]
+        )
+        assert any(unit in labels_of for unit in ("%", "(", "digit", "unit", "images")), path
+        inside = figure.get_tightbbox()
+        width, height = figure.get_size_inches()
+        assert inside.x0 > -0.02, f"{path}: cut off at the left"
+        assert inside.y0 > -0.02, f"{path}: cut off at the bottom"
+        assert inside.x1 < width + 0.02, f"{path}: cut off at the right"
+        assert inside.y1 < height + 0.02, f"{path}: cut off at the top"
+        plt.close(figure)
+
+
+def test_a_confusion_matrix_shows_every_count_that_is_not_zero():
+    truth, prediction = np.meshgrid(np.arange(10), np.arange(10), indexing="ij")
+    counts = np.where(truth == prediction, 90, 0)
+    counts[3, 8] = 7
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    columns = {"truth": truth, "prediction": prediction, "count": counts, "share": shares}
+    table = pd.DataFrame({name: values.ravel() for name, values in columns.items()})
+    figure = single.draw_confusion(table, "a/b")
+    texts = {(t.get_position()[1], t.get_position()[0]): t.get_text() for t in figure.axes[0].texts}
+    assert len(texts) == 11
+    assert texts[(3, 8)] == "7\n7.2%"
+    assert "a/b: 99.23%" in figure.axes[0].get_title()
+    plt.close(figure)
+
+
+def test_right_is_green_with_a_tick_and_wrong_is_red_with_a_cross():
+    images, labels = np.zeros((2, 28, 28), np.uint8), np.array([4, 5])
+    figure = single.draw_truths(images, labels, np.array([4, 9]), "a/b")
+    (first, second) = figure.axes[0].texts
+    assert (first.get_text(), first.get_color()) == ("✓ 4 / 4", style.RIGHT)
+    assert (second.get_text(), second.get_color()) == ("✗ 9 / 5", style.WRONG)
+    plt.close(figure)
+
+
+def test_the_worst_mistakes_come_first_and_a_perfect_model_has_none():
+    labels = np.arange(10)
+    probabilities = np.eye(10, dtype=np.float32)[labels]
+    probabilities[2], probabilities[6] = 0.1, 0.0
+    probabilities[2, 3], probabilities[6, 0] = 0.2, 1.0
+    tables = {
+        "per_digit": pd.DataFrame({"digit": labels, "auc": 1.0}),
+        "summary": pd.DataFrame({"calibration_error": [0.0]}),
+        "confusion": None, "roc": None, "calibration": None, "history": [],
+    }  # fmt: skip
+    images = np.arange(10, dtype=np.uint8)[:, None, None] * np.ones((28, 28), np.uint8)
+
+    def mistakes(p):
+        jobs = visualize.pictures_of("a/b", tables, images, labels, p, np.arange(10))
+        return next(job for job in jobs if job[0] == "mistakes/a/b.png")[2]
+
+    assert mistakes(probabilities)[:, 0, 0].tolist() == [6, 2]
+    assert len(mistakes(np.eye(10, dtype=np.float32))) == 0
+
+
+def test_the_hardest_images_are_those_that_most_models_get_wrong():
+    labels = np.array([0, 1, 2])
+    predicted = np.array([[0, 7, 2], [0, 7, 3], [0, 8, 2], [0, 1, 2]])
+    hardest, captions = visualize.find_hardest(labels, predicted)
+    assert hardest.tolist() == [1]
+    assert captions == ["is 1: 1 of 4 right,\nmostly 7"]
+
+
+def test_a_missing_table_is_named(evaluated, run_stage):
+    (evaluated / "outputs/embedding.csv").unlink()
+    with pytest.raises(UserError, match=r"outputs/embedding\.csv is no CSV table"):
+        run_stage("visualize")
+
+
+def test_pictures_are_small_files_of_few_colours(evaluated, run_stage):
+    run_stage("visualize")
+    for name in pictures(evaluated):
+        path = evaluated / "outputs/plots" / name
+        assert path.stat().st_size < 150_000
+        with Image.open(path) as picture:
+            assert max(picture.size) < 1400
+            assert picture.mode == "P"
