@@ -3,8 +3,8 @@
     python -m stages.report
 
 Reads outputs/{tables,plots,timings}/ and, from params.yaml, the models and their architectures.
-Writes outputs/report/index.html and outputs/report/resume.md. Seconds differ from run to run; so
-this is, beside the timings, the one result that two equal runs do not repeat to the bit.
+Writes outputs/report/: index.html, resume.md and cost.csv (parameters and seconds). Seconds differ
+from run to run: this is, beside the timings, the one result that two runs do not repeat to the bit.
 """
 
 import base64
@@ -79,8 +79,12 @@ def main() -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    cost = summary[["parameters", "training_images", *seconds.columns]]
     with files.replacing(REPORT) as folder:
         folder.mkdir()
+        cost.dropna(subset="training_seconds").to_csv(
+            folder / "cost.csv", index_label="model", lineterminator="\n"
+        )
         for name, template in (("index.html", "report.html"), ("resume.md", "resume.md")):
             (folder / name).write_text(environment.get_template(template).render(content), encoding="utf-8")
     print(f"{REPORT / 'index.html'}: {len(content['models'])} models")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, load_params
+from conftest import FEW, ROOT, load_params
 
 from stages.common import params
 from tools import edits
@@ -63,7 +63,7 @@ def instances() -> list[tuple[str, str | None, set[str]]]:
     params = load_params()
     result = []
     for name, stage in STAGES.items():
-        key = next(iter(params[name.removeprefix("train_")])) if name.startswith("train_") else None
+        key = FEW[name.removeprefix("train_")][0] if name.startswith("train_") else None
         item = params[name.removeprefix("train_")][key] if key else {}
         declared = {
             entry.replace("${key}", str(key)).replace("${item.architecture}", item.get("architecture", ""))

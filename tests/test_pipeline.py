@@ -53,12 +53,12 @@ def test_no_result_holds_a_path_or_a_date(finished, idx_folder):
                 assert year not in path.read_text(), path
 
 
-def test_nothing_to_do_takes_seconds_and_runs_nothing(finished):
-    dvc(finished, "status")
+def test_nothing_to_do_takes_seconds_and_runs_nothing(project):
+    dvc(project, "status")
     started = time.monotonic()
-    assert ran(dvc(finished, "repro")) == []
+    assert ran(dvc(project, "repro")) == []
     assert time.monotonic() - started < 10  # some three seconds on a quiet machine
-    assert "up to date" in dvc(finished, "status")
+    assert "up to date" in dvc(project, "status")
 
 
 def test_a_fresh_clone_without_data_has_nothing_to_do(finished, tmp_path):
@@ -108,19 +108,19 @@ def test_one_entry_adds_a_model(project):
     assert "my_network.npy is of no model in params.yaml; remove it: rm" in run.stderr
 
 
-def test_metrics_plots_and_the_graph_can_be_shown(finished, tmp_path):
-    params = yaml.safe_load((finished / "params.yaml").read_text())
-    table = dvc(finished, "metrics", "show")
+def test_metrics_plots_and_the_graph_can_be_shown(project, tmp_path):
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    table = dvc(project, "metrics", "show")
     for framework in FRAMEWORKS:
         for model in params[framework]:
             assert f"outputs/metrics/{framework}/{model}.json" in table
-    assert "train_pytorch@cnn_dropout" in dvc(finished, "dag")
-    dvc(finished, "plots", "show", "--out", str(tmp_path / "page"))
+    assert "train_pytorch@linear" in dvc(project, "dag")
+    dvc(project, "plots", "show", "--out", str(tmp_path / "page"))
     page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
-    for plot in yaml.safe_load((finished / "dvc.yaml").read_text())["plots"]:
+    for plot in yaml.safe_load((project / "dvc.yaml").read_text())["plots"]:
         if isinstance(plot, dict):
             assert next(iter(plot.values()))["title"] in page
-    assert "tensorflow/cnn_dropout" in page
+    assert "tensorflow/cnn" in page
 
 
 @pytest.mark.slow
@@ -175,8 +175,8 @@ def test_a_mistake_in_params_ends_the_stage_and_loses_nothing(project, key, valu
     assert git(project, "status", "--short") == ""
 
 
-def test_a_stage_says_what_it_does(finished):
+def test_a_stage_says_what_it_does(project):
     for name in ("train_scratch", "evaluate", "visualize", "embed_images", "report", "download_mnist"):
-        run = command(finished, f"stages.{name}", "--help")
+        run = command(project, f"stages.{name}", "--help")
         assert run.returncode == 0
         assert f"python -m stages.{name}" in run.stdout

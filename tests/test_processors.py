@@ -18,6 +18,7 @@ MODELS = {
     "sklearn": ["logistic_regression", "knn_3", "random_forest"],
 }
 
+pytestmark = pytest.mark.xdist_group("processors")
 emulation = pytest.mark.skipif(
     shutil.which(processors.EMULATOR) is None or platform.machine() != "x86_64",
     reason=f"needs an x86-64 Linux with {processors.EMULATOR}, of Debian's package qemu-user",

@@ -15,6 +15,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 browser_needed = pytest.mark.skipif(
     CHROMIUM is None, reason="needs Chromium, as of Debian's package chromium"
 )
+pytestmark = pytest.mark.xdist_group("browser")
 SIZES = {"phone": (390, 844), "desk": (1400, 900), "wide": (2200, 1200)}
 
 
@@ -101,8 +102,8 @@ def test_a_model_s_name_leads_to_its_part_of_the_page(finished, open_page):
 
 
 @browser_needed
-def test_the_plots_of_dvc_are_drawn_without_a_network(finished, tmp_path, open_page):
-    run = command(finished, "dvc", "plots", "show", "--out", str(tmp_path / "page"))
+def test_the_plots_of_dvc_are_drawn_without_a_network(project, tmp_path, open_page):
+    run = command(project, "dvc", "plots", "show", "--out", str(tmp_path / "page"))
     assert run.returncode == 0, run.stderr
     index = tmp_path / "page" / "index.html"
     assert index.stat().st_size < 3e6
@@ -133,10 +134,14 @@ def test_the_report_says_what_the_tables_say(trained, run_stage):
     assert str(trained) not in page
     assert not re.findall(r"(?:src|href)=[\"']https?://(?!github\.com/tofsjonas)", page)
     assert len(page) < 10e6
+    cost = pd.read_csv(trained / "outputs/report/cost.csv").set_index("model")
+    assert set(cost.index) == set(few_names())
+    assert cost.training_seconds["pytorch/linear"] == 0.5
+    assert cost.parameters["pytorch/linear"] == 1
     resume = (trained / "outputs/report/resume.md").read_text(encoding="utf-8")
     assert "PyTorch: 99.00% test accuracy" in resume
-    assert "NumPy, written from scratch: 95.00%" in resume
-    assert "8 classifiers" in resume
+    assert "NumPy, written from scratch: 97.00%" in resume
+    assert "5 classifiers" in resume
 
 
 def test_a_real_difference_is_told_from_chance():

@@ -95,7 +95,7 @@ def draw_calibration(bins: pd.DataFrame, error: float, model: str) -> Figure:
         xlim=(0, 101),
         ylim=(-2, 102),
         ylabel="right (%)",
-        title=f"{model}: expected calibration error {error:.2%}",
+        title=f"{model}: calibration error {error:.2%}",
     )
     points.legend(loc="lower right")
     width = 100 * (bins.high - bins.low)

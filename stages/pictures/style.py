@@ -55,12 +55,21 @@ def png(draw: Callable[..., Figure], *arguments: object) -> bytes:
     if plt.rcParams["figure.dpi"] != THEME["figure.dpi"]:
         sns.set_theme(style="whitegrid", rc=THEME)
     figure = draw(*arguments)
+    fit_titles(figure)
     figure.canvas.draw()
     picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
     plt.close(figure)
     content = BytesIO()
     picture.quantize(SHADES, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(content, "PNG")
     return content.getvalue()
+
+
+def fit_titles(figure: Figure) -> None:
+    """Shrink titles that are wider than the picture, as those of models with long names may be."""
+    room = 0.97 * figure.bbox.width
+    for title in [figure._suptitle, *(axis.title for axis in figure.axes)]:
+        if title and (width := title.get_window_extent().width) > room:
+            title.set_fontsize(title.get_fontsize() * room / width)
 
 
 def draw_sheet(
