@@ -2,7 +2,8 @@
 
     python -m stages.report
 
-Reads outputs/{tables,plots,timings}/ and, from params.yaml, the models and their architectures.
+Reads outputs/{tables,plots,timings}/, outputs/parity.csv and, from params.yaml, the models and their
+architectures.
 Writes outputs/report/: index.html, resume.md and cost.csv (parameters and seconds). Seconds differ
 from run to run: this is, beside the timings, the one result that two runs do not repeat to the bit.
 """
@@ -69,6 +70,7 @@ def main() -> None:
         "best": records(best_of_each_framework(summary)),
         "significance": significance(tables["pairs"], list(summary.index)),
         "adding": adding(tables["contributions"]),
+        "parity": records(pd.read_csv(results.OUTPUTS / "parity.csv")),
         "pictures": pictures(PLOTS / "overall", OVERALL) | speed_picture(summary),
         "models": models(list(summary.index), tables),
     }

@@ -7,6 +7,7 @@ Writes outputs/{models,predictions,history,cards,timings}/scratch/<model>.*
 """
 
 from functools import partial
+from typing import Annotated, Literal
 
 from stages.common import environment
 
@@ -14,25 +15,44 @@ if __name__ == "__main__":
     environment.prepare()
 
 import numpy as np
+from pydantic import Field, model_validator
 from tqdm import tqdm
 
 from stages.common import architecture, command, dataset, params, results, training
 from stages.models import scratch
 
 FRAMEWORK = "scratch"
-OPTIMIZERS = {"adam": scratch.Adam, "sgd": scratch.SGD}
+
+
+class Settings(training.NetworkSettings):
+    """A from-scratch network's entry in params.yaml."""
+
+    initialization: Literal["glorot", "he"] = "glorot"
+    momentum: Annotated[params.Number, Field(ge=0, lt=1)] | None = None  # of sgd
+    weight_decay: Annotated[params.Number, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _momentum_is_of_sgd(self) -> "Settings":
+        if self.momentum is not None and self.optimizer != "sgd":
+            raise ValueError("momentum is an option of optimizer: sgd")
+        return self
+
+    def make_optimizer(self) -> scratch.SGD | scratch.Adam:
+        if self.optimizer == "sgd":
+            return scratch.SGD(momentum=self.momentum or 0.0, weight_decay=self.weight_decay)
+        return scratch.Adam(weight_decay=self.weight_decay)
 
 
 def main() -> None:
     name = command.model_name(__doc__)
-    settings = params.read_model(FRAMEWORK, name, training.NetworkSettings)
+    settings = params.read_model(FRAMEWORK, name, Settings)
     layers = params.read(f"architectures.{settings.architecture}", architecture.Architecture)
     generator = np.random.default_rng(params.read("seed", params.Seed))
     data = dataset.load_training(training.held_out(settings))
     test_images = dataset.scale_pixels(dataset.load_test_images(), settings.pixel_range)
 
     print(f"{FRAMEWORK}.{name} on cpu\n{architecture.describe(layers)}", flush=True)
-    network = scratch.build(layers, generator)
+    network = scratch.build(layers, generator, settings.initialization)
     with results.Stopwatch() as training_time, np.errstate(over="ignore", invalid="ignore"):
         history = train(network, data, settings, generator, f"{FRAMEWORK}.{name}")
     with results.Stopwatch() as prediction_time:
@@ -56,7 +76,7 @@ def main() -> None:
 def train(
     network: scratch.Network,
     data: dataset.Split,
-    settings: training.NetworkSettings,
+    settings: Settings,
     generator: np.random.Generator,
     model: str,
 ) -> list[training.Epoch]:
@@ -64,7 +84,7 @@ def train(
     images = dataset.scale_pixels(data.train_images, settings.pixel_range)
     validation_images = dataset.scale_pixels(data.validation_images, settings.pixel_range)
     rates = training.learning_rates(settings, len(images)).tolist()
-    optimizer = OPTIMIZERS[settings.optimizer]()
+    optimizer = settings.make_optimizer()
 
     history = []
     for number, epoch_rates in enumerate(rates, start=1):

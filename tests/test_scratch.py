@@ -28,15 +28,16 @@ def layers_and_inputs(draw) -> tuple[scratch.Layer, np.ndarray]:
     n, channels = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     rows, columns = draw(st.integers(3, 7)), draw(st.integers(3, 7))
     image = (n, rows, columns, channels)
-    kind = draw(st.sampled_from(["dense", "conv", "pool", "relu", "sigmoid", "flatten", "dropout"]))
+    kinds = ["dense", "conv", "pool", "relu", "sigmoid", "tanh", "flatten", "dropout", "norm"]
+    kind = draw(st.sampled_from(kinds))
     match kind:
         case "dense":
-            return in_float64(scratch.Dense(5, 4, generator)), generator.normal(size=(n, 5))
+            return scratch.Dense(generator.normal(size=(5, 4))), generator.normal(size=(n, 5))
         case "conv":
-            kernel = draw(st.integers(1, 3))
-            padding = draw(st.sampled_from(["same", "valid"]))
-            layer = scratch.Conv2D(channels, draw(st.integers(1, 3)), kernel, padding, generator)
-            return in_float64(layer), generator.normal(size=image)
+            kernel, stride = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+            pads = tuple((draw(st.integers(0, 2)), draw(st.integers(0, 2))) for _ in range(2))
+            weights = generator.normal(size=(kernel, kernel, channels, draw(st.integers(1, 3))))
+            return scratch.Conv2D(weights, pads, stride), generator.normal(size=image)
         case "pool":
             return scratch.MaxPool2D(draw(st.integers(1, 3))), generator.permutation(np.prod(image)).reshape(
                 image
@@ -46,6 +47,12 @@ def layers_and_inputs(draw) -> tuple[scratch.Layer, np.ndarray]:
             return scratch.ReLU(), x + np.sign(x) * 0.01  # none at the kink
         case "sigmoid":
             return scratch.Sigmoid(), generator.normal(size=image)
+        case "tanh":
+            return scratch.Tanh(), generator.normal(size=image)
+        case "norm":
+            layer = in_float64(scratch.BatchNorm(channels))
+            layer.parameters["scale"] += generator.normal(size=channels)
+            return layer, generator.normal(size=(n + 1, *image[1:]))
         case "flatten":
             return scratch.Flatten(), generator.normal(size=image)
         case "dropout":
@@ -107,7 +114,7 @@ def test_loss_and_its_gradient_equal_finite_differences_and_pytorch(seed, n):
 
 
 def random_architecture(draw) -> Architecture:
-    activation = st.sampled_from(["relu", "sigmoid"])
+    activation = st.sampled_from(["relu", "sigmoid", "tanh"])
     layers = []
     for _ in range(draw(st.integers(0, 2))):
         layers += [
@@ -116,8 +123,10 @@ def random_architecture(draw) -> Architecture:
                     "filters": draw(st.integers(1, 4)),
                     "kernel": draw(st.integers(1, 4)),
                     "padding": draw(st.sampled_from(["same", "valid"])),
+                    "stride": draw(st.integers(1, 2)),
                 }
             },
+            *(["batch_norm"] if draw(st.booleans()) else []),
             draw(activation),
         ]
         if draw(st.booleans()):
@@ -133,10 +142,12 @@ def torch_forward(network: scratch.Network, images: np.ndarray, weights: dict) -
     for place, layer in enumerate(network.layers):
         match layer:
             case scratch.Conv2D():
-                before, after = layer.padding
                 filters = weights[f"{place}.weights"].permute(3, 2, 0, 1)
-                padded = functional.pad(x, (before, after, before, after))
-                x = functional.conv2d(padded, filters, weights[f"{place}.biases"])
+                padded = functional.pad(x, (*layer.pads[1], *layer.pads[0]))
+                x = functional.conv2d(padded, filters, weights[f"{place}.biases"], layer.stride)
+            case scratch.BatchNorm():
+                scale, shift = weights[f"{place}.scale"], weights[f"{place}.shift"]
+                x = functional.batch_norm(x, None, None, scale, shift, training=True, eps=1e-5)
             case scratch.MaxPool2D():
                 x = functional.max_pool2d(x, layer.size)
             case scratch.Flatten():
@@ -147,11 +158,13 @@ def torch_forward(network: scratch.Network, images: np.ndarray, weights: dict) -
                 x = x.relu()
             case scratch.Sigmoid():
                 x = x.sigmoid()
+            case scratch.Tanh():
+                x = x.tanh()
     return x
 
 
 @settings(max_examples=25, deadline=None)
-@given(data=st.data(), seed=seeds, n=st.integers(1, 4))
+@given(data=st.data(), seed=seeds, n=st.integers(2, 4))
 def test_random_networks_have_the_logits_and_gradients_of_pytorch(data, seed, n):
     layers = random_architecture(data.draw)
     generator = np.random.default_rng(seed)
@@ -172,14 +185,19 @@ def test_random_networks_have_the_logits_and_gradients_of_pytorch(data, seed, n)
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"),
-    [(scratch.SGD, torch.optim.SGD), (scratch.Adam, torch.optim.Adam)],
+    ("ours", "theirs", "options"),
+    [
+        (scratch.SGD, torch.optim.SGD, {}),
+        (scratch.SGD, torch.optim.SGD, {"momentum": 0.9, "weight_decay": 0.1}),
+        (scratch.Adam, torch.optim.AdamW, {"weight_decay": 0.0}),
+        (scratch.Adam, torch.optim.AdamW, {"weight_decay": 0.3}),
+    ],
 )
-def test_optimisers_take_the_steps_of_pytorch(ours, theirs):
-    network = scratch.Network([in_float64(scratch.Dense(4, 3, GENERATOR))])
+def test_optimisers_take_the_steps_of_pytorch(ours, theirs, options):
+    network = scratch.Network([scratch.Dense(GENERATOR.normal(size=(4, 3)))])
     layer = network.layers[0]
     tensors = {name: torch.tensor(array, requires_grad=True) for name, array in layer.parameters.items()}
-    mine, reference = ours(), theirs(tensors.values(), lr=0.1)
+    mine, reference = ours(**options), theirs(tensors.values(), lr=0.1, **options)
     for step in range(12):
         rate = 0.1 / (step + 1)
         reference.param_groups[0]["lr"] = rate
@@ -196,16 +214,47 @@ def test_everything_stays_in_float32():
     layers = TypeAdapter(Architecture).validate_python(
         [
             {"conv": {"filters": 2, "kernel": 3, "padding": "same"}},
-            "relu", {"max_pool": 2}, {"dense": 8}, "sigmoid", {"dropout": 0.5}, {"dense": 10},
+            "batch_norm", "relu", {"max_pool": 2}, {"dense": 8}, "sigmoid", {"dense": 8}, "tanh",
+            {"dropout": 0.5}, {"dense": 10},
         ]
     )  # fmt: skip
-    network = scratch.build(layers, np.random.default_rng(0))
+    network = scratch.build(layers, np.random.default_rng(0), "he")
     logits = network.forward(np.ones((3, 28, 28), np.float32), training=True)
     _, gradient = scratch.softmax_cross_entropy(logits, np.array([1, 2, 3]))
     network.backward(gradient)
-    scratch.Adam().step(network, 0.001)
-    arrays = [logits, gradient, *network.gradients.values(), *network.parameters.values()]
+    scratch.Adam(weight_decay=0.1).step(network, 0.001)
+    scratch.SGD(momentum=0.9, weight_decay=0.1).step(network, 0.001)
+    arrays = [logits, gradient, *network.gradients.values(), *network.saved.values()]
     assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("shape", [(784, 300), (5, 5, 16, 64)])
+def test_first_weights_have_the_spread_of_their_papers(shape):
+    area = np.prod(shape[:-2])
+    glorot = scratch.glorot_uniform(shape, np.random.default_rng(0))
+    bound = np.sqrt(6 / (area * (shape[-2] + shape[-1])))
+    assert 0.99 * bound < np.abs(glorot).max() <= bound
+    assert glorot.std() == pytest.approx(bound / np.sqrt(3), rel=0.02)
+    he = scratch.he_normal(shape, np.random.default_rng(0))
+    assert he.std() == pytest.approx(np.sqrt(2 / (area * shape[-2])), rel=0.02)
+    assert (glorot.dtype, he.dtype) == (np.float32, np.float32)
+
+
+def test_batch_norm_predicts_with_its_running_means():
+    layer, generator = scratch.BatchNorm(3), np.random.default_rng(0)
+    batches = [(2 + 3 * generator.standard_normal((50, 4, 4, 3))).astype(np.float32) for _ in range(80)]
+    for batch in batches:
+        y = layer.forward(batch, True)
+        assert np.abs(y.mean(axis=(0, 1, 2))).max() < 1e-5
+        assert np.abs(y.std(axis=(0, 1, 2)) - 1).max() < 1e-3
+    np.testing.assert_allclose(layer.running["mean"], 2, atol=0.1)
+    np.testing.assert_allclose(layer.running["variance"], 9, atol=0.5)
+    before = {name: array.copy() for name, array in layer.running.items()}
+    y = layer.forward(batches[0][:1], False)
+    np.testing.assert_allclose(
+        y, (batches[0][:1] - before["mean"]) / np.sqrt(before["variance"] + 1e-5), rtol=1e-5
+    )
+    assert all((layer.running[name] == array).all() for name, array in before.items())
 
 
 def test_sigmoid_and_softmax_survive_huge_values():

@@ -20,26 +20,39 @@ Shape = tuple[int, int, int] | tuple[int]
 
 
 class Conv(Section):
-    """2-D convolution with stride 1 and a bias. `same` pads with zeros to keep the size."""
+    """2-D convolution with a bias. `same` pads with zeros, so that with stride 1 the size stays."""
 
     kind: Literal["conv"]
     filters: Positive
     kernel: Positive
     padding: Literal["same", "valid"]
+    stride: Positive = 1
 
     def output_shape(self, shape: Shape) -> Shape:
         _, rows, columns = _image(shape)
         if self.padding == "same":
-            return self.filters, rows, columns
+            return self.filters, -(-rows // self.stride), -(-columns // self.stride)
         if self.kernel > min(rows, columns):
             raise ValueError(f"kernel {self.kernel} is larger than the image of {rows}×{columns}")
-        return self.filters, rows - self.kernel + 1, columns - self.kernel + 1
+        rows, columns = ((size - self.kernel) // self.stride + 1 for size in (rows, columns))
+        return self.filters, rows, columns
+
+    def pads(self, rows: int, columns: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Zeros before and after the rows, and the columns: TensorFlow's rule, an odd one goes after."""
+        if self.padding == "valid":
+            return (0, 0), (0, 0)
+        missing = (
+            max(0, (-(-n // self.stride) - 1) * self.stride + self.kernel - n) for n in (rows, columns)
+        )
+        top_bottom, left_right = ((zeros // 2, zeros - zeros // 2) for zeros in missing)
+        return top_bottom, left_right
 
     def parameters(self, shape: Shape) -> int:
         return (shape[0] * self.kernel**2 + 1) * self.filters
 
     def __str__(self) -> str:
-        return f"conv {self.kernel}×{self.kernel}, {self.padding}"
+        stride = f", stride {self.stride}" if self.stride > 1 else ""
+        return f"conv {self.kernel}×{self.kernel}, {self.padding}{stride}"
 
 
 class MaxPool(Section):
@@ -93,10 +106,32 @@ class Dropout(Section):
         return f"dropout {self.rate:g}"
 
 
+class BatchNorm(Section):
+    """Each channel or unit normalised over the batch, then scaled and shifted (Ioffe and Szegedy, 2015).
+
+    Prediction uses running means and variances; of the old, each step keeps MOMENTUM.
+    """
+
+    kind: Literal["batch_norm"]
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return shape
+
+    def parameters(self, shape: Shape) -> int:
+        return 2 * shape[0]
+
+    def __str__(self) -> str:
+        return "batch_norm"
+
+
+MOMENTUM, EPSILON = 0.9, 1e-5
+"""Of batch normalisation: what it keeps, and what keeps it from dividing by zero."""
+
+
 class Activation(Section):
     """A rising function of each value alone."""
 
-    kind: Literal["relu", "sigmoid"]
+    kind: Literal["relu", "sigmoid", "tanh"]
 
     def output_shape(self, shape: Shape) -> Shape:
         return shape
@@ -110,12 +145,13 @@ class Activation(Section):
 
 SCALAR_OF = {"max_pool": "size", "dense": "units", "dropout": "rate"}
 """Layers written with one value (`dense: 128`), and what that value is called."""
-ACTIVATIONS = ("relu", "sigmoid")
+ALONE = ("relu", "sigmoid", "tanh", "batch_norm")
+"""Layers written without a value."""
 
 
 def _spell_out(layer: Any) -> Any:
     """`relu` as {kind: relu}, `dense: 10` as {kind: dense, units: 10}, `conv: {…}` as {kind: conv, …}."""
-    if isinstance(layer, str) and layer in ACTIVATIONS:
+    if isinstance(layer, str) and layer in ALONE:
         return {"kind": layer}
     if isinstance(layer, dict) and len(layer) == 1:
         (kind, value), *_ = layer.items()
@@ -124,13 +160,13 @@ def _spell_out(layer: Any) -> Any:
         if kind == "conv" and isinstance(value, dict):
             return {"kind": kind, **value}
     raise ValueError(
-        "unknown layer; allowed: conv: {filters: …, kernel: …, padding: same or valid}, "
-        "max_pool: …, dense: …, dropout: …, relu, sigmoid"
+        "unknown layer; allowed: conv: {filters: …, kernel: …, padding: same or valid, stride: …}, "
+        f"max_pool: …, dense: …, dropout: …, {', '.join(ALONE)}"
     )
 
 
 Layer = Annotated[
-    Annotated[Conv | MaxPool | Dense | Dropout | Activation, Field(discriminator="kind")],
+    Annotated[Conv | MaxPool | Dense | Dropout | BatchNorm | Activation, Field(discriminator="kind")],
     BeforeValidator(_spell_out),
 ]
 

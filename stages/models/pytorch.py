@@ -9,9 +9,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from stages.common.architecture import (
+    EPSILON,
     IMAGE_SHAPE,
+    MOMENTUM,
     Activation,
     Architecture,
+    BatchNorm,
     Conv,
     Dense,
     Dropout,
@@ -21,7 +24,7 @@ from stages.common.architecture import (
 )
 from stages.common.command import UserError
 
-ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid}
+ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
 
 
 def build(layers: Architecture) -> nn.Sequential:
@@ -32,7 +35,14 @@ def build(layers: Architecture) -> nn.Sequential:
     for layer, output_shape in zip(layers, shapes(layers), strict=True):
         match layer:
             case Conv():
-                modules.append(nn.Conv2d(shape[0], layer.filters, layer.kernel, padding=layer.padding))
+                padding: str | int = layer.padding
+                if layer.stride > 1:  # PyTorch knows `same` for stride 1 alone
+                    (top, bottom), (left, right) = layer.pads(*shape[1:])
+                    modules.append(nn.ZeroPad2d((left, right, top, bottom)))
+                    padding = 0
+                modules.append(
+                    nn.Conv2d(shape[0], layer.filters, layer.kernel, layer.stride, padding=padding)
+                )
             case MaxPool():
                 modules.append(nn.MaxPool2d(layer.size))
             case Dense():
@@ -41,6 +51,10 @@ def build(layers: Architecture) -> nn.Sequential:
                 modules.append(nn.Linear(int(np.prod(shape)), layer.units))
             case Dropout():
                 modules.append(nn.Dropout(layer.rate))
+            case BatchNorm():
+                kind = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
+                modules.append(kind(shape[0], eps=EPSILON, momentum=1 - MOMENTUM))
+                modules[-1].num_batches_tracked = None  # it counts steps, for nobody
             case Activation():
                 modules.append(ACTIVATIONS[layer.kind]())
         shape = output_shape

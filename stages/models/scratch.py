@@ -20,11 +20,16 @@ from stages.common.command import UserError
 
 
 class Layer:
-    """A step of the network. Layers without parameters leave both dictionaries empty."""
+    """A step of the network. Layers that learn nothing leave the dictionaries empty.
+
+    parameters: what the optimiser changes. gradients: ∂L/∂parameter, under the same names.
+    running: what else a trained layer needs to predict.
+    """
 
     def __init__(self) -> None:
         self.parameters: dict[str, np.ndarray] = {}
         self.gradients: dict[str, np.ndarray] = {}
+        self.running: dict[str, np.ndarray] = {}
 
     def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
         raise NotImplementedError
@@ -39,12 +44,9 @@ class Dense(Layer):
     ∂L/∂W = xᵀ g,  ∂L/∂b = Σ g over the batch,  ∂L/∂x = g Wᵀ.
     """
 
-    def __init__(self, inputs: int, units: int, generator: np.random.Generator):
+    def __init__(self, weights: np.ndarray):  # (inputs, units)
         super().__init__()
-        self.parameters = {
-            "weights": glorot_uniform((inputs, units), inputs, units, generator),
-            "biases": np.zeros(units, np.float32),
-        }
+        self.parameters = {"weights": weights, "biases": np.zeros(weights.shape[1], weights.dtype)}
 
     def forward(self, x: np.ndarray, training: bool) -> np.ndarray:  # (n, inputs) → (n, units)
         self.x = x
@@ -56,35 +58,30 @@ class Dense(Layer):
 
 
 class Conv2D(Layer):
-    """The matrix product of every k×k window with the filters, stride 1: y[r, c] = window[r, c] W + b.
+    """The matrix product of every k×k window with the filters: y[r, c] = window[s r, s c] W + b.
 
     Written over all windows at once this is Dense, so ∂L/∂W = windowsᵀ g and ∂L/∂b = Σ g. A pixel
-    takes part in k² windows: ∂L/∂x is the sum, over the k² places in the window, of g Wᵀ shifted
-    to that place.
+    takes part in several windows: ∂L/∂x is the sum, over the k² places in the window, of g Wᵀ
+    shifted to that place. s is the stride.
     """
 
     def __init__(
-        self, channels: int, filters: int, kernel: int, padding: str, generator: np.random.Generator
+        self,
+        weights: np.ndarray,  # (k, k, channels, filters)
+        pads: tuple[tuple[int, int], tuple[int, int]],  # zeros around rows and columns
+        stride: int = 1,
     ):
         super().__init__()
-        self.kernel = kernel
-        left = (kernel - 1) // 2 if padding == "same" else 0
-        self.padding = left, kernel - 1 - left if padding == "same" else 0
-        area = kernel * kernel
-        self.parameters = {
-            "weights": glorot_uniform(
-                (kernel, kernel, channels, filters), area * channels, area * filters, generator
-            ),
-            "biases": np.zeros(filters, np.float32),
-        }
+        self.pads, self.stride = pads, stride
+        self.parameters = {"weights": weights, "biases": np.zeros(weights.shape[3], weights.dtype)}
 
     def forward(
         self, x: np.ndarray, training: bool
     ) -> np.ndarray:  # (n, r, c, channels) → (n, r', c', filters)
-        k, weights = self.kernel, self.parameters["weights"]
-        padded = np.pad(x, ((0, 0), self.padding, self.padding, (0, 0)))
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (k, k), axis=(1, 2))
-        windows = windows.transpose(0, 1, 2, 4, 5, 3)  # (n, r', c', k, k, channels)
+        weights, s = self.parameters["weights"], self.stride
+        padded = np.pad(x, ((0, 0), *self.pads, (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, weights.shape[:2], axis=(1, 2))
+        windows = windows[:, ::s, ::s].transpose(0, 1, 2, 4, 5, 3)  # (n, r', c', k, k, channels)
         self.padded_shape, self.output_shape = padded.shape, windows.shape[:3]
         self.rows = windows.reshape(-1, weights[..., 0].size)  # a copy: (n·r'·c', k·k·channels)
         y = self.rows @ weights.reshape(-1, weights.shape[-1]) + self.parameters["biases"]
@@ -92,19 +89,21 @@ class Conv2D(Layer):
 
     def backward(self, g: np.ndarray) -> np.ndarray:
         # (n, r', c', filters) → (n, r, c, channels)
-        weights = self.parameters["weights"]
-        _, rows, columns = self.output_shape
-        flat = g.reshape(-1, weights.shape[-1])  # (n·r'·c', filters)
+        weights, s = self.parameters["weights"], self.stride
+        (height, width, channels, filters), (_, rows, columns) = weights.shape, self.output_shape
+        flat = g.reshape(-1, filters)  # (n·r'·c', filters)
         self.gradients = {
             "weights": (self.rows.T @ flat).reshape(weights.shape),
             "biases": flat.sum(axis=0),
         }
+        windows = flat @ weights.reshape(-1, filters).T  # (n·r'·c', k·k·channels)
+        windows = windows.reshape(*self.output_shape, height, width, channels)
         gradient = np.zeros(self.padded_shape, g.dtype)
-        for i in range(self.kernel):
-            for j in range(self.kernel):
-                gradient[:, i : i + rows, j : j + columns] += g @ weights[i, j].T
-        (before, after), (_, height, width, _) = self.padding, self.padded_shape
-        return gradient[:, before : height - after, before : width - after]
+        for i in range(height):
+            for j in range(width):
+                gradient[:, i : i + s * rows : s, j : j + s * columns : s] += windows[:, :, :, i, j]
+        (top, bottom), (left, right) = self.pads
+        return gradient[:, top : gradient.shape[1] - bottom, left : gradient.shape[2] - right]
 
 
 class MaxPool2D(Layer):
@@ -118,22 +117,26 @@ class MaxPool2D(Layer):
         self.size = size
 
     def forward(self, x: np.ndarray, training: bool) -> np.ndarray:  # (n, r, c, ch) → (n, r/s, c/s, ch)
-        s, (n, rows, columns, channels) = self.size, x.shape
-        kept = x[:, : rows // s * s, : columns // s * s]
-        squares = kept.reshape(n, rows // s, s, columns // s, s, channels).transpose(0, 1, 3, 5, 2, 4)
-        squares = squares.reshape(n, rows // s, columns // s, channels, s * s)
-        self.input_shape, self.kept_shape = x.shape, kept.shape
-        self.largest = squares.argmax(axis=-1)[..., np.newaxis]
-        return np.take_along_axis(squares, self.largest, axis=-1)[..., 0]
+        self.input_shape = x.shape
+        places = self._places(x)
+        y = places[0].copy()
+        self.largest = np.zeros(y.shape, np.int8)
+        for number, values in enumerate(places[1:], start=1):
+            np.copyto(self.largest, number, where=values > y)
+            np.maximum(y, values, out=y)
+        return y
 
     def backward(self, g: np.ndarray) -> np.ndarray:  # (n, r/s, c/s, ch) → (n, r, c, ch)
-        s, (n, rows, columns, channels) = self.size, g.shape
-        squares = np.zeros((*g.shape, s * s), g.dtype)
-        np.put_along_axis(squares, self.largest, g[..., np.newaxis], axis=-1)
-        squares = squares.reshape(n, rows, columns, channels, s, s).transpose(0, 1, 4, 2, 5, 3)
         gradient = np.zeros(self.input_shape, g.dtype)
-        gradient[:, : rows * s, : columns * s] = squares.reshape(self.kept_shape)
+        for number, values in enumerate(self._places(gradient)):
+            values[...] = g * (self.largest == number)
         return gradient
+
+    def _places(self, x: np.ndarray) -> list[np.ndarray]:
+        """Views of x: the first value of every square, the second, …, row by row."""
+        s = self.size
+        kept = x[:, : x.shape[1] // s * s, : x.shape[2] // s * s]
+        return [kept[:, i::s, j::s] for i in range(s) for j in range(s)]
 
 
 class Flatten(Layer):
@@ -152,7 +155,7 @@ class ReLU(Layer):
 
     def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
         self.positive = x > 0
-        return x * self.positive
+        return np.maximum(x, 0)
 
     def backward(self, g: np.ndarray) -> np.ndarray:
         return g * self.positive
@@ -190,15 +193,69 @@ class Dropout(Layer):
         return g * self.scale
 
 
-ACTIVATIONS = {"relu": ReLU, "sigmoid": Sigmoid}
+class Tanh(Layer):
+    """y = tanh x.  ∂L/∂x = g (1 - y²)."""
+
+    def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
+        self.y = np.tanh(x)
+        return self.y
+
+    def backward(self, g: np.ndarray) -> np.ndarray:
+        return g * (1 - self.y * self.y)
 
 
-def glorot_uniform(
-    shape: tuple[int, ...], inputs: int, outputs: int, generator: np.random.Generator
-) -> np.ndarray:
-    """First weights, float32, uniform within ±√(6 / (inputs + outputs)) (Glorot and Bengio, 2010)."""
-    bound = np.sqrt(6 / (inputs + outputs))
+class BatchNorm(Layer):
+    """y = γ x̂ + β with x̂ = (x - μ) / √(σ² + ε), μ and σ² a channel's mean and variance in the batch.
+
+    ∂L/∂γ = Σ g x̂,  ∂L/∂β = Σ g,  ∂L/∂x = γ / √(σ² + ε) · (g - mean(g) - x̂ mean(g x̂)), sums and
+    means over all axes but the last. Later μ and σ² are running means of the batches'.
+    Source: Ioffe and Szegedy, 2015, arXiv:1502.03167.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.parameters = {"scale": np.ones(channels, np.float32), "shift": np.zeros(channels, np.float32)}
+        self.running = {"mean": np.zeros(channels, np.float32), "variance": np.ones(channels, np.float32)}
+
+    def forward(self, x: np.ndarray, training: bool) -> np.ndarray:  # (…, channels) → (…, channels)
+        mean, variance = self.running["mean"], self.running["variance"]
+        if training:
+            axes = tuple(range(x.ndim - 1))
+            batch_mean, batch_variance = x.mean(axis=axes), x.var(axis=axes)
+            mean += (1 - architecture.MOMENTUM) * (batch_mean - mean)
+            variance += (1 - architecture.MOMENTUM) * (batch_variance - variance)
+            mean, variance = batch_mean, batch_variance
+        self.deviation = np.sqrt(variance + x.dtype.type(architecture.EPSILON))
+        self.normal = (x - mean) / self.deviation
+        return self.parameters["scale"] * self.normal + self.parameters["shift"]
+
+    def backward(self, g: np.ndarray) -> np.ndarray:
+        axes = tuple(range(g.ndim - 1))
+        product = g * self.normal
+        self.gradients = {"scale": product.sum(axis=axes), "shift": g.sum(axis=axes)}
+        centred = g - g.mean(axis=axes) - self.normal * product.mean(axis=axes)
+        return self.parameters["scale"] / self.deviation * centred
+
+
+ACTIVATIONS = {"relu": ReLU, "sigmoid": Sigmoid, "tanh": Tanh}
+
+
+def glorot_uniform(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+    """First weights, float32, uniform within ±√(6 / (inputs + outputs)) (Glorot and Bengio, 2010).
+
+    shape: (inputs, units) or (k, k, channels, filters); each weight of a filter's k×k counts.
+    """
+    area = int(np.prod(shape[:-2]))
+    bound = np.sqrt(6 / (area * (shape[-2] + shape[-1])))
     return generator.uniform(-bound, bound, shape).astype(np.float32)
+
+
+def he_normal(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+    """First weights, float32, normal with variance 2 / inputs, for ReLU (He et al., 2015)."""
+    return (generator.standard_normal(shape) * np.sqrt(2 / np.prod(shape[:-1]))).astype(np.float32)
+
+
+INITIALIZATIONS = {"glorot": glorot_uniform, "he": he_normal}
 
 
 class Network:
@@ -228,6 +285,11 @@ class Network:
         """∂L/∂parameter of the last `backward`, under the same names."""
         return self._collect("gradients")
 
+    @property
+    def saved(self) -> dict[str, np.ndarray]:
+        """All that a trained network consists of: parameters and running means."""
+        return self._collect("parameters") | self._collect("running")
+
     def _collect(self, which: str) -> dict[str, np.ndarray]:
         return {
             f"{place}.{name}": array
@@ -236,23 +298,28 @@ class Network:
         }
 
 
-def build(layers: Architecture, generator: np.random.Generator) -> Network:
+def build(layers: Architecture, generator: np.random.Generator, initialization: str = "glorot") -> Network:
     """The network of an architecture with random first weights from `generator`."""
     layers = architecture.pool_first(layers)
+    first_weights = INITIALIZATIONS[initialization]
     built: list[Layer] = []
     shape = architecture.IMAGE_SHAPE
     for layer, output_shape in zip(layers, architecture.shapes(layers), strict=True):
         match layer:
             case architecture.Conv():
-                built.append(Conv2D(shape[0], layer.filters, layer.kernel, layer.padding, generator))
+                k, (channels, rows, columns) = layer.kernel, shape
+                weights = first_weights((k, k, channels, layer.filters), generator)
+                built.append(Conv2D(weights, layer.pads(rows, columns), layer.stride))
             case architecture.MaxPool():
                 built.append(MaxPool2D(layer.size))
             case architecture.Dense():
                 if len(shape) == 3:
                     built.append(Flatten())
-                built.append(Dense(int(np.prod(shape)), layer.units, generator))
+                built.append(Dense(first_weights((int(np.prod(shape)), layer.units), generator)))
             case architecture.Dropout():
                 built.append(Dropout(layer.rate, generator))
+            case architecture.BatchNorm():
+                built.append(BatchNorm(shape[0]))
             case architecture.Activation():
                 built.append(ACTIVATIONS[layer.kind]())
         shape = output_shape
@@ -281,23 +348,41 @@ def softmax_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> tuple[float
 
 
 class SGD:
-    """w ← w - learning_rate · ∂L/∂w."""
+    """w ← w - learning_rate · v with v ← momentum · v + ∂L/∂w + weight_decay · w (Polyak, 1964)."""
+
+    def __init__(self, momentum: float = 0.0, weight_decay: float = 0.0):
+        self.momentum, self.weight_decay = momentum, weight_decay
+        self.velocities: dict[str, np.ndarray] = {}
 
     def step(self, network: Network, learning_rate: float) -> None:
-        parameters, gradients = network.parameters, network.gradients
-        for name, array in parameters.items():
-            array -= learning_rate * gradients[name]
+        gradients = network.gradients
+        for name, array in network.parameters.items():
+            velocity = gradients[name]
+            if self.weight_decay:
+                velocity = velocity + self.weight_decay * array
+            if self.momentum:
+                velocity = velocity + self.momentum * self.velocities.get(name, 0)
+                self.velocities[name] = velocity
+            array -= learning_rate * velocity
 
 
 class Adam:
-    """w ← w - learning_rate · m̂ / (√v̂ + ε) (Kingma and Ba, 2015, Algorithm 1).
+    """w ← w - learning_rate · (m̂ / (√v̂ + ε) + weight_decay · w) (Kingma and Ba, 2015, Algorithm 1).
 
     m and v are running means of the gradient and of its square; m̂ = m / (1 - β₁ᵗ) and
-    v̂ = v / (1 - β₂ᵗ) make up for their start at zero.
+    v̂ = v / (1 - β₂ᵗ) make up for their start at zero. The decay is apart from them, as in
+    AdamW (Loshchilov and Hutter, 2019).
     """
 
-    def __init__(self, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-8):
+    def __init__(
+        self,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+    ):
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
+        self.weight_decay = weight_decay
         self.steps = 0
         self.means: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
@@ -311,6 +396,8 @@ class Adam:
             (m, v), gradient = self.means[name], gradients[name]
             m += (1 - self.beta_1) * (gradient - m)
             v += (1 - self.beta_2) * (gradient * gradient - v)
+            if self.weight_decay:
+                array -= learning_rate * self.weight_decay * array
             array -= learning_rate / scale_m * m / (np.sqrt(v / scale_v) + self.epsilon)
 
 
@@ -327,7 +414,7 @@ def predict_proba(network: Network, pixels: np.ndarray) -> np.ndarray:
 
 def save(network: Network, path: Path) -> None:
     """Write the network's weights to `path` (.npz)."""
-    np.savez(path, **network.parameters)
+    np.savez(path, **network.saved)
 
 
 def load(layers: Architecture, path: Path) -> Network:
@@ -337,15 +424,15 @@ def load(layers: Architecture, path: Path) -> Network:
     unpickled) or the weights of another architecture.
     """
     network = build(layers, np.random.default_rng(0))
-    parameters = network.parameters
+    arrays = network.saved
     try:
         with np.load(path, allow_pickle=False) as archive:
             saved = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is no .npz file of numbers: {error}") from None
-    if _layout(saved) != _layout(parameters):
+    if _layout(saved) != _layout(arrays):
         raise UserError(f"{path} does not hold this architecture's weights")
-    for name, array in parameters.items():
+    for name, array in arrays.items():
         array[...] = saved[name]
     return network
 

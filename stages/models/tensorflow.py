@@ -11,9 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from stages.common.architecture import (
+    EPSILON,
     IMAGE_SHAPE,
+    MOMENTUM,
     Activation,
     Architecture,
+    BatchNorm,
     Conv,
     Dense,
     Dropout,
@@ -35,7 +38,9 @@ def build(layers: Architecture) -> keras.Sequential:
         match layer:
             case Conv():
                 network.add(
-                    keras.layers.Conv2D(layer.filters, layer.kernel, padding=layer.padding, name=name)
+                    keras.layers.Conv2D(
+                        layer.filters, layer.kernel, layer.stride, padding=layer.padding, name=name
+                    )
                 )
             case MaxPool():
                 network.add(keras.layers.MaxPooling2D(layer.size, name=name))
@@ -45,6 +50,8 @@ def build(layers: Architecture) -> keras.Sequential:
                 network.add(keras.layers.Dense(layer.units, name=name))
             case Dropout():
                 network.add(keras.layers.Dropout(layer.rate, name=name))
+            case BatchNorm():
+                network.add(keras.layers.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, name=name))
             case Activation():
                 network.add(keras.layers.Activation(layer.kind, name=name))
         shape = output_shape

@@ -216,7 +216,7 @@ def _square(pairs: pd.DataFrame, models: list[str], column: str) -> np.ndarray:
 
 def _matrix(models: list[str]) -> tuple[Figure, plt.Axes]:
     figure, axis = plt.subplots(figsize=(10.5, 9))
-    figure.subplots_adjust(left=0.22, right=0.94, bottom=0.24, top=0.96)
+    figure.subplots_adjust(left=0.22, right=0.92, bottom=0.24, top=0.96)
     axis.set_xticks(range(len(models)), models, rotation=90)
     axis.set_yticks(range(len(models)), models)
     axis.grid(visible=False)

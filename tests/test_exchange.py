@@ -1,0 +1,148 @@
+"""The same network is the same function in PyTorch, Keras and NumPy, and learns the same."""
+
+from itertools import permutations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import torch
+from conftest import load_params
+from pydantic import TypeAdapter
+from torch.nn import functional
+
+from stages import compare_frameworks
+from stages.common.architecture import Architecture
+from stages.models import exchange, pytorch, scratch, tensorflow
+
+FRAMEWORKS = {"pytorch": pytorch.build, "keras": tensorflow.build}
+FRAMEWORKS["numpy"] = lambda layers: scratch.build(layers, np.random.default_rng(1))
+NETWORKS = {name: load_params()["architectures"][name] for name in ("cnn_dropout", "cnn_wide", "mlp_relu")}
+NETWORKS["strides_and_norms"] = [
+    {"conv": {"filters": 6, "kernel": 5, "padding": "same", "stride": 2}}, "batch_norm", "relu",
+    {"conv": {"filters": 5, "kernel": 4, "padding": "same"}}, "tanh", {"max_pool": 3},
+    {"conv": {"filters": 7, "kernel": 2, "padding": "valid", "stride": 3}}, "batch_norm", "sigmoid",
+    {"dense": 9}, "batch_norm", "relu", {"dense": 10},
+]  # fmt: skip
+GENERATOR = np.random.default_rng(0)
+PIXELS = GENERATOR.random((64, 28, 28)).astype(np.float32)
+LABELS = GENERATOR.integers(0, 10, 64)
+
+
+def parse(layers: list) -> Architecture:
+    return TypeAdapter(Architecture).validate_python(layers)
+
+
+def random_weights(layers: Architecture) -> exchange.Weights:
+    """The first weights of the NumPy network, with biases and running means that are not trivial."""
+    weights = exchange.read(scratch.build(layers, np.random.default_rng(2)), layers)
+    for arrays in weights:
+        for name in arrays.keys() & {"biases", "scale", "shift", "mean", "variance"}:
+            arrays[name] = (arrays[name] + 0.2 * GENERATOR.random(arrays[name].shape)).astype(np.float32)
+    return weights
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("source", "target"), permutations(FRAMEWORKS, 2))
+def test_carried_weights_give_equal_logits_and_come_back(name, source, target):
+    layers = parse(NETWORKS[name])
+    first, second = FRAMEWORKS[source](layers), FRAMEWORKS[target](layers)
+    exchange.write(first, layers, random_weights(layers))
+    exchange.write(second, layers, exchange.read(first, layers))
+    expected, found = (compare_frameworks.logits(network, PIXELS) for network in (first, second))
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    for before, after in zip(exchange.read(first, layers), exchange.read(second, layers), strict=True):
+        assert before.keys() == after.keys()
+        assert all(np.array_equal(before[key], after[key]) for key in before)
+
+
+def without_dropout(layers: list) -> Architecture:
+    return parse([layer for layer in layers if not (isinstance(layer, dict) and "dropout" in layer)])
+
+
+def batches() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Twenty batches of sixteen images."""
+    generator = np.random.default_rng(5)
+    return [(PIXELS[order], LABELS[order]) for order in generator.integers(0, len(PIXELS), (20, 16))]
+
+
+def train_pytorch(network, rate):
+    network.train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=rate)
+    for pixels, labels in batches():
+        optimizer.zero_grad()
+        logits = network(pytorch.to_tensor(pixels, torch.device("cpu")))
+        functional.cross_entropy(logits, torch.from_numpy(labels)).backward()
+        optimizer.step()
+
+
+def train_keras(network, rate):
+    optimizer = keras.optimizers.SGD(rate)
+    loss_function = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    for pixels, labels in batches():
+        with tf.GradientTape() as tape:
+            loss = loss_function(labels, network(pixels[..., np.newaxis], training=True))
+        gradients = tape.gradient(loss, network.trainable_variables)
+        optimizer.apply(gradients, network.trainable_variables)
+
+
+def train_numpy(network, rate):
+    optimizer = scratch.SGD()
+    for pixels, labels in batches():
+        _, gradient = scratch.softmax_cross_entropy(network.forward(pixels, training=True), labels)
+        network.backward(gradient)
+        optimizer.step(network, rate)
+
+
+@pytest.mark.parametrize("name", ["cnn_dropout", "cnn_wide", "mlp_relu"])
+def test_twenty_steps_from_equal_weights_leave_equal_weights(name):
+    layers = without_dropout(NETWORKS[name])
+    start = random_weights(layers)
+    trained = {}
+    for framework, train in (("pytorch", train_pytorch), ("keras", train_keras), ("numpy", train_numpy)):
+        network = FRAMEWORKS[framework](layers)
+        exchange.write(network, layers, start)
+        train(network, 0.05)
+        trained[framework] = exchange.read(network, layers)
+    moved = max(
+        np.abs(after[key] - before[key]).max()
+        for before, after in zip(start, trained["numpy"], strict=True)
+        for key in before
+    )
+    assert moved > 0.01
+    for framework in ("keras", "numpy"):
+        for expected, found in zip(trained["pytorch"], trained[framework], strict=True):
+            for key in expected:
+                np.testing.assert_allclose(found[key], expected[key], atol=1e-4)
+
+
+def test_the_stage_writes_a_row_for_each_network_and_framework(run_stage, workspace):
+    import pandas as pd
+
+    run_stage("train_pytorch", "linear")
+    run_stage("train_tensorflow", "cnn")
+    run_stage("train_scratch", "mlp_relu")
+    carried = {"carried.pytorch": "linear", "carried.tensorflow": "cnn", "carried.scratch": "mlp_relu"}
+    run_stage("compare_frameworks", **carried)
+    table = pd.read_csv(workspace / "outputs/parity.csv")
+    assert table.model.tolist() == [
+        name for name in ("pytorch/linear", "tensorflow/cnn", "scratch/mlp_relu") for _ in range(2)
+    ]
+    assert (table.difference < 1e-4).all()
+    assert (table.other_digits <= table.ties).all()
+
+
+def test_a_difference_is_counted():
+    layers = parse([{"dense": 10}])
+    network = scratch.build(layers, np.random.default_rng(3))
+    same = compare_frameworks.compare("scratch", network, layers, PIXELS)
+    assert [row["carried_to"] for row in same] == ["pytorch", "tensorflow"]
+    assert all(row["difference"] < 1e-5 and row["other_digits"] == 0 for row in same)
+
+    class Wrong(scratch.Network):
+        def forward(self, images, training=False):
+            return -super().forward(images, training)
+
+    rows = compare_frameworks.compare("scratch", Wrong(network.layers), layers, PIXELS)
+    assert all(row["difference"] > 0.1 and row["other_digits"] > 50 for row in rows)
