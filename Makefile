@@ -5,7 +5,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
-.PHONY: all test test-all lint format readme edits processors reproduce lock clean
+.PHONY: all test test-all lint format readme edits frameworks processors reproduce lock clean
 
 all: .venv/installed
 	@test -e .git || python -m dvc config --local core.no_scm true  # an archive instead of a clone
@@ -42,6 +42,10 @@ edits: .venv/installed
 # Writes docs/processors.md: which models are the same to the bit on which processors (half an hour).
 processors: .venv/installed
 	python -m tools.processors
+
+# Writes docs/frameworks.md: what differs between the frameworks, measured (three minutes).
+frameworks: .venv/installed
+	python -m tools.frameworks
 
 # Compiles requirements.txt from requirements.in: every package, for every system and Python.
 lock: .venv/installed

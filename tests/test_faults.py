@@ -21,6 +21,7 @@ MODELS = {
     "train_scratch": "mlp_relu",
     "train_sklearn": "knn_3",
     "embed_images": None,
+    "compare_frameworks": None,
     "evaluate": None,
     "visualize": None,
     "plots_page": None,

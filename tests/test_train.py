@@ -249,3 +249,8 @@ def test_the_same_schedule_starts_low_peaks_once_and_ends_low():
 def test_too_many_held_out_images_are_refused(run_stage):
     with pytest.raises(UserError, match="validation_images is 400, but there are 400 training images"):
         run_stage("train_scratch", "mlp_relu", **{"data.validation_images": 400})
+
+
+def test_momentum_is_refused_where_it_does_nothing(run_stage):
+    with pytest.raises(UserError, match="scratch.mlp_relu is .*: momentum is an option of optimizer: sgd"):
+        run_stage("train_scratch", "mlp_relu", **{"scratch.mlp_relu.momentum": 0.9})

@@ -96,12 +96,11 @@ class Conv2D(Layer):
             "weights": (self.rows.T @ flat).reshape(weights.shape),
             "biases": flat.sum(axis=0),
         }
-        windows = flat @ weights.reshape(-1, filters).T  # (n·r'·c', k·k·channels)
-        windows = windows.reshape(*self.output_shape, height, width, channels)
         gradient = np.zeros(self.padded_shape, g.dtype)
         for i in range(height):
             for j in range(width):
-                gradient[:, i : i + s * rows : s, j : j + s * columns : s] += windows[:, :, :, i, j]
+                pixels = (flat @ weights[i, j].T).reshape(*self.output_shape, channels)
+                gradient[:, i : i + s * rows : s, j : j + s * columns : s] += pixels
         (top, bottom), (left, right) = self.pads
         return gradient[:, top : gradient.shape[1] - bottom, left : gradient.shape[2] - right]
 
@@ -117,19 +116,20 @@ class MaxPool2D(Layer):
         self.size = size
 
     def forward(self, x: np.ndarray, training: bool) -> np.ndarray:  # (n, r, c, ch) → (n, r/s, c/s, ch)
-        self.input_shape = x.shape
-        places = self._places(x)
-        y = places[0].copy()
-        self.largest = np.zeros(y.shape, np.int8)
-        for number, values in enumerate(places[1:], start=1):
-            np.copyto(self.largest, number, where=values > y)
-            np.maximum(y, values, out=y)
-        return y
+        self.x = x
+        first, *others = self._places(x)
+        self.y = first.copy()
+        for values in others:
+            np.maximum(self.y, values, out=self.y)
+        return self.y
 
     def backward(self, g: np.ndarray) -> np.ndarray:  # (n, r/s, c/s, ch) → (n, r, c, ch)
-        gradient = np.zeros(self.input_shape, g.dtype)
-        for number, values in enumerate(self._places(gradient)):
-            values[...] = g * (self.largest == number)
+        gradient = np.zeros(self.x.shape, g.dtype)
+        waiting = np.ones(g.shape, bool)  # squares whose largest value has not been met
+        for values, target in zip(self._places(self.x), self._places(gradient), strict=True):
+            here = waiting & (values == self.y)
+            np.multiply(g, here, out=target)
+            waiting &= ~here
         return gradient
 
     def _places(self, x: np.ndarray) -> list[np.ndarray]:

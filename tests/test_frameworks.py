@@ -1,0 +1,63 @@
+"""The claims of docs/frameworks.md, each measured as the page does."""
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from tools import frameworks
+
+
+def test_frameworks_start_from_different_weights(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    rows = frameworks.first_weights(frameworks.layers_of("cnn_dropout"))
+    assert [row[0] for row in rows] == ["conv 3×3, same", "conv 3×3, same", "dense", "dense"]
+    for inputs, outputs, row in zip((144, 1568), (288, 128), rows[1:3], strict=True):
+        torch_weights, keras_weights, glorot, he = (tuple(map(float, cell.split(", "))) for cell in row[1:])
+        assert torch_weights[0] == pytest.approx(1 / np.sqrt(3 * inputs), rel=0.05)
+        assert torch_weights[1] == pytest.approx(1 / np.sqrt(3 * inputs), rel=0.35)  # few biases
+        assert keras_weights == pytest.approx((np.sqrt(2 / (inputs + outputs)), 0), rel=0.05)
+        assert glorot == pytest.approx(keras_weights, rel=0.05)
+        assert he == pytest.approx((np.sqrt(2 / inputs), 0), rel=0.05)
+
+
+def test_same_is_not_the_same_with_strides():
+    assert frameworks.zeros_of_same(3, 1) == {
+        "Keras": (1, 1), "PyTorch, same": (1, 1), "PyTorch, k // 2": (1, 1)
+    }  # fmt: skip
+    assert (
+        frameworks.zeros_of_same(4, 1)["Keras"] == frameworks.zeros_of_same(4, 1)["PyTorch, same"] == (1, 2)
+    )
+    assert frameworks.zeros_of_same(3, 2) == {"Keras": (0, 1), "PyTorch, k // 2": (1, 0)}
+    assert frameworks.zeros_of_same(5, 2) == {"Keras": (1, 2), "PyTorch, k // 2": (2, 1)}
+
+
+def test_momentum_agrees_only_while_the_rate_stays():
+    assert frameworks.momentum_differs([0.1] * 6) < 1e-6
+    assert frameworks.momentum_differs([0.1, 0.1, 0.01, 0.01]) > 0.01
+
+
+def test_epsilon_shows_in_small_gradients():
+    large, small = frameworks.first_adam_step(1e-3), frameworks.first_adam_step(1e-8)
+    assert all(step == pytest.approx(1, abs=0.01) for step in large.values())
+    assert small["PyTorch"] == small["NumPy"] == pytest.approx(0.5, abs=0.01)
+    assert small["Keras"] < 0.01
+
+
+def test_only_pytorch_remembers_the_unbiased_variance():
+    assert frameworks.running_variance(4) == pytest.approx({"PyTorch": 4 / 3, "Keras": 1, "NumPy": 1})
+
+
+@pytest.mark.parametrize("framework", frameworks.FRAMEWORKS)
+def test_a_step_is_timed_for_every_batch_size(framework, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(frameworks, "BATCH_SIZES", (4, 8))
+    times = frameworks.milliseconds(framework, deterministic=False)
+    assert list(times) == [4, 8]
+    assert all(0 < milliseconds < 10_000 for milliseconds in times.values())
+
+
+def test_the_page_is_written_of_all_of_it():
+    page = (ROOT / "docs" / "frameworks.md").read_text(encoding="utf-8")
+    for line in frameworks.TEXT.splitlines():
+        if line.startswith("#"):
+            assert line in page, "run `make frameworks`"
