@@ -252,5 +252,5 @@ def test_too_many_held_out_images_are_refused(run_stage):
 
 
 def test_momentum_is_refused_where_it_does_nothing(run_stage):
-    with pytest.raises(UserError, match="scratch.mlp_relu is .*: momentum is an option of optimizer: sgd"):
+    with pytest.raises(UserError, match=r"scratch\.mlp_relu is .*: momentum is an option of optimizer: sgd"):
         run_stage("train_scratch", "mlp_relu", **{"scratch.mlp_relu.momentum": 0.9})

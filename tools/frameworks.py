@@ -2,7 +2,7 @@
 
     make frameworks      (python -m tools.frameworks)
 
-Writes docs/frameworks.md. Needs a finished pipeline (`dvc repro`), takes some three minutes. Every
+Writes docs/frameworks.md. Needs a finished pipeline (`dvc repro`), takes some four minutes. Every
 function that measures something is tried by tests/test_frameworks.py.
 """
 
@@ -24,12 +24,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 import torch
-import yaml
-from pydantic import TypeAdapter
 from torch.nn import functional
 
 from stages import compare_frameworks, train_pytorch, train_tensorflow
-from stages.common import architecture, dataset, results
+from stages.common import architecture, dataset, params, results
 from stages.models import exchange, pytorch, scratch, tensorflow
 from tools import machine
 
@@ -48,8 +46,7 @@ def main() -> None:
 
 
 def layers_of(name: str) -> architecture.Architecture:
-    content = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    return TypeAdapter(architecture.Architecture).validate_python(content["architectures"][name])
+    return params.read(f"architectures.{name}", architecture.Architecture)
 
 
 def first_weights(layers: architecture.Architecture) -> list[tuple[str, ...]]:
@@ -146,7 +143,8 @@ def agreement_without_reordering() -> float:
     weights[place]["weights"] = dense.weight.detach().numpy().T
     copy = scratch.build(layers, np.random.default_rng(0))
     exchange.write(copy, layers, weights)
-    pixels = dataset.scale_pixels(dataset.load_test_images(), (-1, 1))
+    pixel_range = params.read(f"pytorch.{NETWORK}.pixel_range", params.PixelRange)
+    pixels = dataset.scale_pixels(dataset.load_test_images(), pixel_range)
     found, expected = (compare_frameworks.logits(n, pixels).argmax(axis=1) for n in (copy, network))
     return float(np.mean(found == expected))
 
@@ -190,6 +188,9 @@ def _pytorch_step(layers: architecture.Architecture, deterministic: bool) -> Ste
 def _tensorflow_step(layers: architecture.Architecture, deterministic: bool) -> Step:
     if deterministic:
         train_tensorflow.make_deterministic(0, torch.get_num_threads())
+    else:
+        tf.config.threading.set_intra_op_parallelism_threads(torch.get_num_threads())
+        tf.config.threading.set_inter_op_parallelism_threads(1)
     network = tensorflow.build(layers)
     optimizer = keras.optimizers.Adam()
     loss_function = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -215,17 +216,23 @@ def _scratch_step(layers: architecture.Architecture, deterministic: bool) -> Ste
     return step
 
 
-def measured(framework: str, determinism: str) -> dict[str, float]:
-    """`milliseconds` of a new process."""
-    command = [sys.executable, "-m", "tools.frameworks", framework, determinism]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(run.stdout.splitlines()[-1])
+def measured(framework: str) -> dict[str, dict[int, float]]:
+    """`milliseconds`, deterministic and free: medians of three processes each, in turns."""
+    runs: dict[str, list[dict[str, float]]] = {"deterministic": [], "free": []}
+    for _ in range(3):
+        for determinism, times in runs.items():
+            command = [sys.executable, "-m", "tools.frameworks", framework, determinism]
+            run = subprocess.run(command, capture_output=True, text=True, check=True)
+            times.append(json.loads(run.stdout.splitlines()[-1]))
+    return {
+        determinism: {size: statistics.median(run[str(size)] for run in times) for size in BATCH_SIZES}
+        for determinism, times in runs.items()
+    }
 
 
 def page() -> str:
     """The page as Markdown."""
-    speed = {framework: measured(framework, "deterministic") for framework in FRAMEWORKS}
-    free = {framework: measured(framework, "free") for framework in ("pytorch", "tensorflow")}
+    speed = {framework: measured(framework) for framework in FRAMEWORKS}
     rows = {
         "weights": [" | ".join(row) for row in first_weights(layers_of(NETWORK))],
         "padding": [
@@ -241,11 +248,17 @@ def page() -> str:
         ],
         "speed": [
             f"{size} | "
-            + " | ".join(f"{t[str(size)]:.1f} ({1000 * t[str(size)] / size:.0f})" for t in speed.values())
+            + " | ".join(
+                f"{t:.1f} ({1000 * t / size:.0f})"
+                for t in [of["deterministic"][size] for of in speed.values()]
+            )
             for size in BATCH_SIZES
         ],
         "determinism": [
-            f"{size} | " + " | ".join(f"{speed[f][str(size)] / free[f][str(size)]:.2f} ×" for f in free)
+            f"{size} | "
+            + " | ".join(
+                f"{speed[f]['deterministic'][size] / speed[f]['free'][size]:.2f} ×" for f in FRAMEWORKS[:2]
+            )
             for size in BATCH_SIZES
         ],
     }
@@ -339,13 +352,12 @@ Milliseconds for a step of Adam on `{network}`, median, in brackets microseconds
 
 ## What determinism costs
 
-The time of a deterministic step against one that may choose any algorithm, both on the processor:
+The time of a deterministic step against one that may choose any algorithm, on the processor with as many
+threads, medians of three processes in turns; above one is what determinism costs:
 
 | batch | PyTorch | Keras on TensorFlow |
 | --- | --- | --- |
 {determinism}
-
-Around one: on a processor the algorithms are deterministic anyway, as long as the number of threads stays.
 """
 
 
