@@ -39,8 +39,9 @@ BUILD: dict[str, Callable[[Architecture], exchange.Network]] = {
 
 
 class Carried(params.Section):
-    """The network of each framework that is carried, by its name in params.yaml."""
+    """An architecture, and the model of each framework that has it."""
 
+    architecture: str
     pytorch: str
     tensorflow: str
     scratch: str
@@ -50,13 +51,18 @@ def main() -> None:
     command.no_arguments(__doc__)
     tf.config.threading.set_intra_op_parallelism_threads(params.read("threads", params.Positive))
     torch.set_num_threads(params.read("threads", params.Positive))
-    architectures = params.read("architectures", dict[str, Architecture])
+    carried = params.read("carried", Carried)
+    layers = params.read(f"architectures.{carried.architecture}", Architecture)
     images = dataset.load_test_images()
     rows = []
-    for framework, name in params.read("carried", Carried):
+    for framework, (load, extension) in LOAD.items():
+        name = getattr(carried, framework)
         settings = params.read(f"{framework}.{name}", dict)
-        layers = architectures[settings["architecture"]]
-        load, extension = LOAD[framework]
+        if settings["architecture"] != carried.architecture:
+            raise command.UserError(
+                f"params.yaml: carried.{framework} is {name!r}, whose architecture is "
+                f"{settings['architecture']}; allowed: models of {carried.architecture}"
+            )
         network = load(layers, results.path("models", framework, name, extension))
         pixels = dataset.scale_pixels(images, tuple(settings["pixel_range"]))
         for row in compare(framework, network, layers, pixels):

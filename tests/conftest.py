@@ -78,7 +78,7 @@ FEW = {
     "scratch": ["mlp_sigmoid", "mlp_relu"],
     "sklearn": ["knn_3"],
 }
-CARRIED = {"pytorch": "linear", "tensorflow": "cnn", "scratch": "mlp_sigmoid"}
+CARRIED = {"architecture": "mlp_sigmoid", "pytorch": "linear", "tensorflow": "cnn", "scratch": "mlp_sigmoid"}
 """The models of a whole pipeline in a test: some of every kind."""
 
 
@@ -97,6 +97,8 @@ def tiny_params(folder: Path, chosen: dict[str, list[str]] | None = None) -> dic
         content["carried"] = CARRIED
     for framework, names in (chosen or {}).items():
         content[framework] = {name: content[framework][name] for name in names}
+        if CARRIED.get(framework) in content[framework]:
+            content[framework][CARRIED[framework]]["architecture"] = CARRIED["architecture"]
     content["data"] = {"dataset": str(folder), "validation_images": 40}
     for framework in ("pytorch", "tensorflow", "scratch"):
         for settings in content[framework].values():

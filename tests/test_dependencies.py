@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import FEW, ROOT, load_params
+from conftest import CARRIED, FEW, ROOT, tiny_params
 
 from stages.common import params
 from tools import edits
@@ -60,14 +60,17 @@ def test_imports_run_from_stages_to_their_parts_to_common():
 
 def instances() -> list[tuple[str, str | None, set[str]]]:
     """Each stage with the first of its models and the parameters that dvc.yaml declares for it."""
-    params = load_params()
+    params = tiny_params(ROOT, FEW)
     result = []
     for name, stage in STAGES.items():
+        declared = stage.get("params", [])
+        for part, value in CARRIED.items():
+            declared = [entry.replace(f"${{carried.{part}}}", value) for entry in declared]
         key = FEW[name.removeprefix("train_")][0] if name.startswith("train_") else None
         item = params[name.removeprefix("train_")][key] if key else {}
         declared = {
             entry.replace("${key}", str(key)).replace("${item.architecture}", item.get("architecture", ""))
-            for entry in stage.get("params", [])
+            for entry in declared
         }
         result.append((name, key, declared))
     return result

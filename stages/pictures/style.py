@@ -65,11 +65,13 @@ def png(draw: Callable[..., Figure], *arguments: object) -> bytes:
 
 
 def fit_titles(figure: Figure) -> None:
-    """Shrink titles that are wider than the picture, as those of models with long names may be."""
-    room = 0.97 * figure.bbox.width
+    """Shrink titles that reach beyond the picture, as those of models with long names may."""
     for title in [figure._suptitle, *(axis.title for axis in figure.axes)]:
-        if title and (width := title.get_window_extent().width) > room:
-            title.set_fontsize(title.get_fontsize() * room / width)
+        if title and (place := title.get_window_extent()).width > 0:
+            middle = (place.x0 + place.x1) / 2
+            room = 0.97 * 2 * min(middle, figure.bbox.width - middle)
+            if place.width > room:
+                title.set_fontsize(title.get_fontsize() * room / place.width)
 
 
 def draw_sheet(
