@@ -53,8 +53,16 @@ def draw_curves(history: pd.DataFrame, quantity: str) -> Figure:
     models = history.model.unique()
     columns = min(4, len(models))
     rows = math.ceil(len(models) / columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, 2.2 * rows), squeeze=False)
-    figure.subplots_adjust(left=0.08, right=0.98, bottom=0.1, top=0.88, wspace=0.32, hspace=0.42)
+    height = 2.2 * rows + 0.4
+    figure, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, height), squeeze=False)
+    figure.subplots_adjust(
+        left=0.8 / (2.6 * columns),
+        right=0.98,
+        bottom=0.6 / height,
+        top=1 - 0.75 / height,
+        wspace=0.32,
+        hspace=0.42,
+    )
     for axis in axes.flat[len(models) :]:
         axis.set_visible(False)
     for axis, model in zip(axes.flat, models, strict=False):
