@@ -43,7 +43,7 @@ edits: .venv/installed
 processors: .venv/installed
 	python -m tools.processors
 
-# Writes docs/frameworks.md: what differs between the frameworks, measured (three minutes).
+# Writes docs/frameworks.md: what differs between the frameworks, measured (four minutes).
 frameworks: .venv/installed
 	python -m tools.frameworks
 

@@ -3,7 +3,7 @@
     python -m stages.embed_images
 
 Reads data/test_{images,labels}.npy. Writes outputs/embedding.csv: image (its row in data/), digit
-and the coordinates pca_1, pca_2, tsne_1, tsne_2 of the first 2,000 test images. Five seconds.
+and the coordinates pca_1, pca_2, tsne_1, tsne_2 of the first 2,000 test images.
 """
 
 from stages.common import environment
