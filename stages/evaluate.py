@@ -23,14 +23,6 @@ ENSEMBLES = results.OUTPUTS / "ensembles"
 TABLES = results.OUTPUTS / "tables"
 FRAMEWORKS = {"pytorch": True, "tensorflow": True, "scratch": True, "sklearn": False}
 """Each framework, and whether its models have epochs and so a history."""
-HISTORY = [
-    "epoch",
-    "learning_rate",
-    "train_loss",
-    "train_accuracy",
-    "validation_loss",
-    "validation_accuracy",
-]
 
 
 def main() -> None:
@@ -53,7 +45,7 @@ def main() -> None:
         "summary": pd.DataFrame(
             [{"model": model, **metrics[model], **cards.get(model, {})} for model in everyone]
         ).astype({"parameters": "Int64", "training_images": "Int64"}),
-        "history": by_model(histories or {"": pd.DataFrame(columns=HISTORY)}),
+        "history": by_model(histories or {"": pd.DataFrame(columns=["epoch"])}),
         "pairs": comparison.pairs(labels, everyone),
         "contributions": comparison.contributions(labels, predictions),
     }
