@@ -15,7 +15,7 @@ from stages.common import environment
 
 if __name__ == "__main__":
     environment.prepare()
-    environment.import_quietly("stages.models.exchange")
+    environment.import_quietly("stages.models.tensorflow")
 
 import numpy as np
 import pandas as pd

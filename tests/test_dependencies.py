@@ -3,6 +3,7 @@
 import ast
 import runpy
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -47,6 +48,42 @@ def test_the_code_in_deps_is_the_code_that_is_imported(name):
     needed = imported(ROOT.joinpath(*module.split(".")).with_suffix(".py"))
     listed = [dep for dep in STAGES[name]["deps"] if dep.endswith(".py")]
     assert sorted(listed) == sorted(path.relative_to(ROOT).as_posix() for path in needed)
+
+
+HEAVY = {
+    *("torch", "torchvision", "tensorflow", "keras", "sklearn", "lightgbm", "skops", "scipy", "pandas"),
+    *("matplotlib", "seaborn", "PIL", "jinja2", "requests", "pooch", "h5py", "dvc"),
+}
+"""Libraries that take their time to import."""
+BRING = {
+    "pooch": {"requests"},
+    "sklearn": {"scipy", "pandas"},
+    "matplotlib": {"PIL"},
+    "seaborn": {"matplotlib", "pandas", "scipy", "PIL"},
+    "tensorflow": {"requests"},
+    "keras": {"scipy", "PIL", "h5py"},
+}
+"""Those that bring others along, which nothing can be done about."""
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_imports_no_library_that_its_code_does_not_use(name):
+    module = STAGES[name]["cmd"].split()[2]
+    asked = set()
+    for path in imported(ROOT.joinpath(*module.split(".")).with_suffix(".py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            asked |= {found.partition(".")[0] for found in names}
+    loading = (
+        f"import sys; sys.argv = ['{module}', '--help']; import runpy, atexit\n"
+        "atexit.register(lambda: print('loaded', *(n for n, m in sys.modules.items() if m)))\n"
+        f"runpy.run_module('{module}', run_name='__main__')"
+    )
+    run = subprocess.run([sys.executable, "-c", loading], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    loaded = {part.partition(".")[0] for part in run.stdout.rpartition("loaded ")[2].split()} & HEAVY
+    assert loaded <= asked.union(*(BRING.get(library, set()) for library in asked))
 
 
 def test_imports_run_from_stages_to_their_parts_to_common():

@@ -53,16 +53,15 @@ def import_quietly(module: str) -> None:
 
 
 @contextmanager
-def without(module: str) -> Iterator[None]:
-    """Make `import module` fail in the block, for a library that can do without it."""
-    if module in sys.modules:
-        yield
-        return
-    sys.modules[module] = None
+def without(*modules: str) -> Iterator[None]:
+    """Make `import` of these fail in the block, for a library that can do without them."""
+    blocked = [module for module in modules if module not in sys.modules]
+    sys.modules.update(dict.fromkeys(blocked))
     try:
         yield
     finally:
-        del sys.modules[module]
+        for module in blocked:
+            del sys.modules[module]
 
 
 def _set_variables() -> None:

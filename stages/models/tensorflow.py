@@ -6,9 +6,13 @@ from pathlib import Path
 os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the user's own ~/.keras says
 
 import h5py
-import keras
 import numpy as np
-import tensorflow as tf
+
+from stages.common.environment import without
+
+with without("matplotlib", "pandas", "sklearn"):  # Keras takes what it finds, for what nobody here does
+    import keras
+    import tensorflow as tf
 
 from stages.common.architecture import (
     EPSILON,
