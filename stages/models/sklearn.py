@@ -1,60 +1,99 @@
-"""Classifiers of scikit-learn: build, predict, save, load. Models are .skops files."""
+"""Classifiers of scikit-learn and LightGBM: build, predict, save, load. Models are .skops files."""
 
+import ctypes
 import io
 import json
+import sys
 import zipfile
 from contextlib import suppress
 from importlib import import_module
+from importlib.metadata import distribution
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin, is_classifier
 
 from stages.common.command import UserError
 from stages.common.dataset import CLASSES
 from stages.common.environment import without
 from stages.models import neighbors
 
+if sys.platform == "linux":
+    # LightGBM wants the system's libgomp, which slim systems lack; PyTorch brings one.
+    try:
+        ctypes.CDLL("libgomp.so.1")
+    except OSError:
+        with suppress(OSError):
+            ctypes.CDLL(str(distribution("torch").locate_file("torch/lib/libgomp.so.1")), ctypes.RTLD_GLOBAL)
+
 with without("torch"):  # skops walks through all of scikit-learn, a corner of which imports it
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
 
-TRUSTED = ["sklearn.tree._tree.Tree", f"{neighbors.__name__}.ExactNeighbors"]
+LIBRARIES = ("sklearn", "lightgbm")
+TRUSTED = [
+    "collections.OrderedDict",
+    "lightgbm.basic.Booster",
+    "lightgbm.sklearn.LGBMClassifier",
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._TemperatureScaling",
+    "sklearn.model_selection._split.StratifiedShuffleSplit",
+    "sklearn.tree._tree.Tree",
+    f"{neighbors.__name__}.ExactNeighbors",
+]
 """What `load` accepts beside the types that skops itself knows to be harmless."""
 
 
 def build(estimator: str, arguments: dict[str, Any], seed: int) -> ClassifierMixin:
     """The classifier at the dotted path `estimator`, such as sklearn.linear_model.LogisticRegression.
 
-    It gets `arguments` and, if it draws random numbers, `seed` as its random_state.
+    It gets `arguments` and, if it draws random numbers, `seed` as its random_state. An argument may
+    itself be {estimator: dotted path, arguments: …}, so that pipelines can be built, too.
     Raises UserError if there is no such classifier or it does not know an argument.
     """
-    kind = _find(estimator)
-    known = sorted(kind._get_param_names())
-    for name in arguments:
-        if name not in known:
-            raise UserError(f"{estimator} has no argument {name!r}; allowed: {', '.join(known)}")
-    if "random_state" in known:
-        arguments = {"random_state": seed, **arguments}
-    classifier = kind(**arguments)
+    classifier = _construct(estimator, arguments, seed)
+    if not is_classifier(classifier):
+        raise UserError(f"{estimator} is no classifier; sklearn.linear_model.LogisticRegression is one")
     if not hasattr(classifier, "predict_proba"):
         raise UserError(f"{estimator} gives no probabilities with the arguments {arguments}")
     return classifier
 
 
-def _find(estimator: str) -> type[BaseEstimator]:
-    module, _, name = estimator.rpartition(".")
+def _construct(path: str, arguments: dict[str, Any], seed: int) -> Any:
+    module, _, name = path.rpartition(".")
     kind = None
-    if module.startswith("sklearn.") or module == neighbors.__name__:
-        with suppress(ModuleNotFoundError):
+    if module.partition(".")[0] in LIBRARIES or module == neighbors.__name__:
+        with suppress(ModuleNotFoundError), without("matplotlib", "pandas"):  # LightGBM looks for them
             kind = getattr(import_module(module), name, None)
-    if not (isinstance(kind, type) and issubclass(kind, ClassifierMixin)):
+    if not isinstance(kind, type):
         raise UserError(
-            f"{estimator!r} is no classifier; allowed: the dotted path of one in scikit-learn, such as "
+            f"{path!r} is unknown; allowed: the dotted path of a class in {' or '.join(LIBRARIES)}, such as "
             f"sklearn.linear_model.LogisticRegression, or {neighbors.__name__}.ExactNeighbors"
         )
-    return kind
+    parameters = signature(kind).parameters
+    known = sorted(parameters)
+    takes_more = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values())
+    for argument in arguments:
+        if argument not in known and not takes_more:
+            raise UserError(f"{path} has no argument {argument!r}; allowed: {', '.join(known)}")
+    if "random_state" in known:
+        arguments = {"random_state": seed, **arguments}
+    return kind(**{argument: _resolve(value, seed) for argument, value in arguments.items()})
+
+
+def _resolve(value: Any, seed: int) -> Any:
+    """An argument as scikit-learn takes it: what {estimator: …, arguments: …} in it stands for is built."""
+    if isinstance(value, list):
+        return [_resolve(item, seed) for item in value]
+    if isinstance(value, dict) and isinstance(value.get("estimator"), str):
+        if unknown := value.keys() - {"estimator", "arguments"}:
+            raise UserError(
+                f"{value['estimator']}: {unknown.pop()!r} is unknown; allowed: estimator, arguments"
+            )
+        return _construct(value["estimator"], value.get("arguments") or {}, seed)
+    return value
 
 
 def predict_proba(classifier: ClassifierMixin, pixels: np.ndarray) -> np.ndarray:
@@ -73,18 +112,31 @@ def to_rows(pixels: np.ndarray) -> np.ndarray:
 
 
 def parameter_count(classifier: ClassifierMixin) -> int | None:
-    """How many numbers the training set: coefficients, the nodes of trees, or the stored pixels.
+    """How many numbers the training set: coefficients, the nodes of trees, stored pixels or vectors.
 
     None for a kind of classifier that has none of these.
     """
-    if hasattr(classifier, "coef_"):
-        return classifier.coef_.size + classifier.intercept_.size
-    if hasattr(classifier, "images_"):
-        return classifier.images_.size
-    trees = getattr(classifier, "estimators_", [classifier])
-    if all(hasattr(tree, "tree_") for tree in trees):
-        return sum(tree.tree_.node_count for tree in trees)
-    return None
+    steps = [step for _, step in getattr(classifier, "steps", [])]  # of a pipeline
+    calibrated = [part.estimator for part in getattr(classifier, "calibrated_classifiers_", [])]
+    if hasattr(classifier, "booster_"):
+        trees = classifier.booster_.dump_model()["tree_info"]
+        return sum(2 * tree["num_leaves"] - 1 for tree in trees)
+    if parts := steps or calibrated or list(getattr(classifier, "estimators_", [])):
+        counts = [parameter_count(part) for part in parts]
+        return None if None in counts else sum(counts)
+    if hasattr(classifier, "tree_"):
+        return classifier.tree_.node_count
+    arrays = [getattr(classifier, name) for name in LEARNT if hasattr(classifier, name)]
+    return sum(np.size(array) for array in arrays) or None
+
+
+LEARNT = (
+    *("coef_", "intercept_"),  # linear models
+    *("components_", "mean_"),  # principal components
+    *("support_vectors_", "dual_coef_"),  # with intercept_: support vector machines
+    "images_",  # neighbours
+)
+"""Where scikit-learn's classifiers keep the numbers that they learn."""
 
 
 def save(classifier: ClassifierMixin, path: Path) -> None:
@@ -134,6 +186,6 @@ def load(path: Path) -> ClassifierMixin:
         classifier = skops.io.load(path, trusted=TRUSTED)
     except (UntrustedTypesFoundException, zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path} is no .skops file of a classifier: {' '.join(str(error).split())}") from None
-    if not isinstance(classifier, ClassifierMixin):
+    if not is_classifier(classifier):
         raise UserError(f"{path} holds {type(classifier).__name__}, not a classifier")
     return classifier
