@@ -6,9 +6,11 @@ Reads data/*.npy and, from params.yaml, pytorch.<model> and the architecture tha
 Writes outputs/{models,predictions,history,cards,timings}/pytorch/<model>.*
 """
 
+import os
 import sys
 from functools import partial
 from types import SimpleNamespace
+from typing import Annotated
 
 from stages.common import environment
 
@@ -17,6 +19,7 @@ if __name__ == "__main__":
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
@@ -34,9 +37,25 @@ FRAMEWORK = "pytorch"
 OPTIMIZERS = {"adam": partial(torch.optim.Adam, fused=True), "sgd": torch.optim.SGD}
 
 
+class Augmentation(params.Section):
+    """How far `augment` may move an image, at most, either way."""
+
+    rotation: Annotated[params.Number, Field(ge=0, le=180)]  # degrees
+    scale: Annotated[params.Number, Field(ge=0, lt=1)]  # share of the size
+    shear: Annotated[params.Number, Field(ge=0, lt=1)]  # columns a row
+    shift: Annotated[params.Number, Field(ge=0, lt=dataset.IMAGE_SIZE)]  # pixels
+
+
+class Settings(training.NetworkSettings):
+    """A PyTorch network's entry in params.yaml."""
+
+    augmentation: Augmentation | None = None
+    prediction_shift: Annotated[int, Field(ge=0, lt=dataset.IMAGE_SIZE)] = 0  # pixels
+
+
 def main() -> None:
     name = command.model_name(__doc__)
-    settings = params.read_model(FRAMEWORK, name, training.NetworkSettings)
+    settings = params.read_model(FRAMEWORK, name, Settings)
     layers = params.read(f"architectures.{settings.architecture}", architecture.Architecture)
     device = choose_device(params.read("device", str))
     make_deterministic(params.read("seed", params.Seed), params.read("threads", params.Positive))
@@ -48,7 +67,8 @@ def main() -> None:
     with results.Stopwatch() as training_time:
         history = train(network, data, settings, f"{FRAMEWORK}.{name}")
     with results.Stopwatch() as prediction_time:
-        probabilities = pytorch.predict_proba(network, test_images)
+        views = shifted(test_images, settings.prediction_shift, settings.pixel_range[0])
+        probabilities = np.mean([pytorch.predict_proba(network, view) for view in views], axis=0)
 
     results.save(
         FRAMEWORK,
@@ -88,11 +108,10 @@ def make_deterministic(seed: int, threads: int) -> None:
     torch.set_deterministic_debug_mode("error")
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing reads it
     torch.backends.cudnn.benchmark = False
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # else CUDA's matrix products are refused
 
 
-def train(
-    network: nn.Module, data: dataset.Split, settings: training.NetworkSettings, model: str
-) -> list[training.Epoch]:
+def train(network: nn.Module, data: dataset.Split, settings: Settings, model: str) -> list[training.Epoch]:
     """Train `network` in place and return its history."""
     device = next(network.parameters()).device
     images = pytorch.to_tensor(dataset.scale_pixels(data.train_images, settings.pixel_range), device)
@@ -113,7 +132,10 @@ def train(
         for batch, rate in zip(bar, epoch_rates, strict=True):
             optimizer.param_groups[0]["lr"] = rate
             optimizer.zero_grad()
-            logits = network(images[batch])
+            pixels = images[batch]
+            if settings.augmentation:
+                pixels = augment(pixels, settings.augmentation, settings.pixel_range[0])
+            logits = network(pixels)
             loss = functional.cross_entropy(logits, labels[batch])
             loss.backward()
             optimizer.step()
@@ -132,6 +154,38 @@ def train(
         )
         training.report(history[-1], model, settings)
     return history
+
+
+def augment(images: torch.Tensor, limits: Augmentation, background: float) -> torch.Tensor:
+    """Images (n, 1, 28, 28), each rotated, scaled, sheared and shifted a little, at random.
+
+    One affine grid moves the whole batch, pixels between pixels are interpolated, and what comes
+    in from outside is `background`. Random numbers come from PyTorch's generator of the CPU.
+    """
+    count, _, rows, columns = images.shape
+    rotation, scale, shear, right, down = (2 * torch.rand(5, count) - 1).to(images.device)
+    angle, size = torch.deg2rad(limits.rotation * rotation), 1 + limits.scale * scale
+    cosine, sine = angle.cos() / size, angle.sin() / size
+    matrix = torch.stack(
+        [
+            *(cosine, limits.shear * shear - sine, 2 * limits.shift / columns * right),
+            *(sine, cosine, 2 * limits.shift / rows * down),
+        ],
+        dim=1,
+    ).view(count, 2, 3)
+    grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
+    moved = functional.grid_sample(images - background, grid, align_corners=False) + background
+    return moved.view(count, rows, columns, 1).permute(0, 3, 1, 2)  # channels-last, as `to_tensor`
+
+
+def shifted(pixels: np.ndarray, distance: int, background: float) -> list[np.ndarray]:
+    """Images (n, 28, 28), and if `distance` is not 0 the same moved by it up, down, left and right."""
+    if distance == 0:
+        return [pixels]
+    padded = np.pad(pixels, ((0, 0), (distance,) * 2, (distance,) * 2), constant_values=background)
+    _, rows, columns = pixels.shape
+    starts = (1, 1), (0, 1), (2, 1), (1, 0), (1, 2)
+    return [padded[:, y * distance :, x * distance :][:, :rows, :columns] for y, x in starts]
 
 
 def evaluate(

@@ -103,7 +103,9 @@ def tiny_params(folder: Path, chosen: dict[str, list[str]] | None = None) -> dic
     for framework in ("pytorch", "tensorflow", "scratch"):
         for settings in content[framework].values():
             settings.update(batch_size=20, epochs=1)
-    content["sklearn"].get("random_forest", {}).get("arguments", {}).update(n_estimators=5)
+            settings.pop("validation_images", None)
+    for name in ("random_forest", "extra_trees", "boosted_trees"):
+        content["sklearn"].get(name, {}).get("arguments", {}).update(n_estimators=5)
     return content
 
 

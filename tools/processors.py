@@ -136,7 +136,7 @@ def few_images(images: int, test_images: int) -> tuple[dict[str, Any], dict[str,
     content["data"]["validation_images"] = images // 3
     for framework in FRAMEWORKS[:3]:
         for settings in content[framework].values():
-            settings.update(epochs=1, batch_size=64)
+            settings.update(epochs=1, batch_size=64, validation_images=images // 3)
     arrays = {
         f"{part}_{kind}": np.load(ROOT / "data" / f"{part}_{kind}.npy", mmap_mode="r")[:count]
         for part, count in (("train", images), ("test", test_images))

@@ -1,5 +1,6 @@
 """The networks in PyTorch: build, predict, save, load. Weights are safetensors files."""
 
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,9 @@ def load(layers: Architecture, path: Path) -> nn.Sequential:
         tensors = load_file(path)
         if kinds := {tensor.dtype for tensor in tensors.values()} - {torch.float32}:
             raise RuntimeError(f"it holds {', '.join(sorted(map(str, kinds)))}, not torch.float32")
-        network.load_state_dict(tensors)
+        weights = OrderedDict(tensors)
+        weights._metadata = network.state_dict()._metadata  # else batch norm takes them for an old version's
+        network.load_state_dict(weights)
     except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} does not hold this architecture's weights: {reason}") from None
