@@ -5,7 +5,8 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
-.PHONY: all test test-all lint format readme edits frameworks processors reproduce lock clean
+.PHONY: all test test-all lint format readme edits frameworks processors bench growth \
+	reproduce lock clean
 
 all: .venv/installed
 	@test -e .git || python -m dvc config --local core.no_scm true  # an archive instead of a clone
@@ -46,6 +47,17 @@ processors: .venv/installed
 # Writes docs/frameworks.md: what differs between the frameworks, measured (four minutes).
 frameworks: .venv/installed
 	python -m tools.frameworks
+
+# Writes docs/speed.md and the README's table of speed: every model over three seeds (an hour), or those
+# named: make bench MODELS="pytorch/sprint sklearn/knn_3" SEEDS=10
+MODELS ?=
+SEEDS ?= 3
+bench: .venv/installed
+	python -m tools.bench $(MODELS) --seeds $(SEEDS)
+
+# Writes docs/growth.csv and .png: seconds and memory by images, batch size and threads (a quarter hour).
+growth: .venv/installed
+	python -m tools.growth
 
 # Compiles requirements.txt from requirements.in: every package, for every system and Python.
 lock: .venv/installed
