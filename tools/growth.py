@@ -27,7 +27,7 @@ TABLE = Path("docs/growth.csv")
 PICTURE = Path("docs/growth.png")
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4)
 """Of the training images; more than all are the same images again."""
-BATCH_SIZES = (16, 32, 64, 128, 256, 512, 1024)
+BATCH_SIZES = (32, 64, 128, 256, 512, 1024)
 THREADS = (1, 2)
 FIT_FROM = 15_000
 """Images from which a time is more than its beginning."""
