@@ -23,7 +23,7 @@ from stages.common.dataset import CLASSES
 
 DIGITS = range(CLASSES)
 BINS = 15
-ROC_POINTS = 30
+ROC_POINTS = 24
 
 
 def assess(labels: np.ndarray, probabilities: np.ndarray) -> tuple[dict[str, float], dict[str, pd.DataFrame]]:

@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from stages.pictures.style import DIGIT_COLOURS, WRONG, colour_of, draw_sheet, label_points
+from stages.pictures.style import DIGIT_COLOURS, WRONG, colour_of, draw_sheet, label_points, plot_epochs
 
 UNITS = {"loss": (1, "cross-entropy (nats)"), "accuracy": (100, "accuracy (%)")}
 """What a quantity is multiplied by, and its axis label."""
@@ -67,14 +66,8 @@ def draw_curves(history: pd.DataFrame, quantity: str) -> Figure:
         axis.set_visible(False)
     for axis, model in zip(axes.flat, models, strict=False):
         of_model = history[history.model == model]
-        for part, style in (("train", "--"), ("validation", "-")):
-            values = scale * of_model[f"{part}_{quantity}"]
-            axis.plot(
-                of_model.epoch, values, style, color=colour_of(model), marker="o", markersize=4, label=part
-            )
+        plot_epochs(axis, of_model, quantity, scale, model, size=4)
         axis.set_title(model, fontsize=9.5)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.legend(fontsize=8)
     figure.supxlabel("epoch", fontsize=10)
     figure.supylabel(label, fontsize=10)
     figure.suptitle(
@@ -223,8 +216,11 @@ def _square(pairs: pd.DataFrame, models: list[str], column: str) -> np.ndarray:
 
 
 def _matrix(models: list[str]) -> tuple[Figure, plt.Axes]:
-    figure, axis = plt.subplots(figsize=(10.5, 9))
-    figure.subplots_adjust(left=0.22, right=0.92, bottom=0.24, top=0.96)
+    width, height = 4 + 0.36 * len(models), 3.2 + 0.3 * len(models)
+    figure, axis = plt.subplots(figsize=(width, height))
+    figure.subplots_adjust(
+        left=2.3 / width, right=1 - 0.85 / width, bottom=2.2 / height, top=1 - 0.4 / height
+    )
     axis.set_xticks(range(len(models)), models, rotation=90)
     axis.set_yticks(range(len(models)), models)
     axis.grid(visible=False)

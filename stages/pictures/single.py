@@ -9,9 +9,9 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
-from stages.pictures.style import DIGIT_COLOURS, RIGHT, WRONG, colour_of, draw_sheet
+from stages.pictures.style import DIGIT_COLOURS, RIGHT, WRONG, colour_of, draw_sheet, plot_epochs
 
 SHARES = PowerNorm(0.4, vmin=0, vmax=1)  # one image in a thousand shows
 
@@ -110,16 +110,12 @@ def draw_calibration(bins: pd.DataFrame, error: float, model: str) -> Figure:
 def draw_training(history: pd.DataFrame, model: str) -> Figure:
     """Loss and accuracy of one model over its epochs, on training and held-out images."""
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.2))
-    figure.subplots_adjust(left=0.09, right=0.98, bottom=0.16, top=0.84, wspace=0.26)
+    figure.subplots_adjust(left=0.11, right=0.98, bottom=0.16, top=0.84, wspace=0.28)
     for axis, quantity, scale, unit in zip(
         axes, ("loss", "accuracy"), (1, 100), ("cross-entropy (nats)", "accuracy (%)"), strict=True
     ):
-        for part, style in (("train", "--"), ("validation", "-")):
-            values = scale * history[f"{part}_{quantity}"]
-            axis.plot(history.epoch, values, style, marker="o", color=colour_of(model), label=part)
+        plot_epochs(axis, history, quantity, scale, model, size=6)
         axis.set(xlabel="epoch", ylabel=unit, title=quantity.capitalize())
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.legend()
     figure.suptitle(f"{model}: training", fontsize=11, fontweight="bold")
     return figure
 

@@ -10,9 +10,11 @@ matplotlib.use("agg")  # pictures without a screen
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 COLOURS = {
@@ -42,6 +44,22 @@ SHADES = 256
 def colour_of(model: str) -> str:
     """The colour of a model's framework."""
     return COLOURS[model.split("/")[0]]
+
+
+def plot_epochs(
+    axis: Axes, history: pd.DataFrame, quantity: str, scale: float, model: str, size: float
+) -> None:
+    """The training curve of `quantity`, and the validation curve if images were held out."""
+    for part, style in (("train", "--"), ("validation", "-")):
+        values = scale * history[f"{part}_{quantity}"]
+        if values.notna().any():
+            axis.plot(
+                history.epoch, values, style, color=colour_of(model), marker="o", markersize=size, label=part
+            )
+    if len(history) == 1:
+        axis.set_xlim(0, 2)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axis.legend(fontsize=8)
 
 
 def save(path: Path, draw: Callable[..., Figure], *arguments: object) -> None:
