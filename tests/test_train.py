@@ -3,13 +3,15 @@
 import csv
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import TEST, TRAIN, load_params, models, tiny_arrays
+from conftest import ROOT, TEST, TRAIN, load_params, models, tiny_arrays
 from pydantic import TypeAdapter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -388,3 +390,21 @@ def test_training_keeps_every_tensor_on_its_device(monkeypatch):
     assert not mixtures.found
     assert epoch.epoch == 1
     assert {tensor.device.type for tensor in network.state_dict().values()} == {"meta"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere LightGBM brings or asks for its own")
+def test_lightgbm_gets_a_libgomp_where_the_system_has_none():
+    hiding = """
+import ctypes
+real = ctypes.CDLL
+def without_system(name, *arguments, **options):
+    if name == "libgomp.so.1":
+        raise OSError("hidden")
+    return real(name, *arguments, **options)
+ctypes.CDLL = without_system
+from stages.models import sklearn
+print(open("/proc/self/maps").read())
+"""
+    run = subprocess.run([sys.executable, "-c", hiding], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "torch/lib/libgomp.so.1" in run.stdout

@@ -284,7 +284,15 @@ COLUMNS = {
     "multiply-adds": "{multiply_adds:,.0f}",
     "of matmul (%)": "{matmul_share:%}",
 }
-README_COLUMNS = ("model", "seeds", "accuracy, mean ± sd (%)", "training (s)", "images/s", "memory (MiB)")
+README_COLUMNS = (
+    "model",
+    "seeds",
+    "accuracy, mean ± sd (%)",
+    "training (s)",
+    "prediction (s)",
+    "images/s",
+    "memory (MiB)",
+)
 
 
 class Cell:
