@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 from stages.pictures import style
 from tools import bench
@@ -139,8 +139,12 @@ def panel(
     axis.set(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)
     axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=30)
     axis.xaxis.set_minor_locator(NullLocator())
-    axis.yaxis.set_major_formatter("{x:g}")
-    axis.legend(fontsize=8)
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_minor_locator(NullLocator())
+    axis.yaxis.set_major_formatter("{x:,g}")
+    low, high = table[column].min(), table[column].max()
+    axis.set_ylim(low * 0.8, high * (high / low) ** 0.6 * 1.3)  # room for the legend
+    axis.legend(fontsize=8, loc="upper left")
 
 
 def exponent(images: pd.Series, seconds: pd.Series) -> float:
