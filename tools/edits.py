@@ -100,7 +100,8 @@ def another(value: Any) -> Any:
         case int() | float():
             return value + 1
         case list():
-            return [*value, "relu"] if value and isinstance(value[0], dict) else [v + 1 for v in value]
+            numbers = all(isinstance(item, int | float) for item in value)
+            return [item + 1 for item in value] if numbers else [*value, "relu"]
         case _:
             return "mlp_relu" if value != "mlp_relu" else "linear"
 
