@@ -62,7 +62,7 @@ def test_after_a_kill_the_next_run_finishes_with_the_same_results(project, stage
     for line in process.stdout:
         if line.startswith("> python"):
             break
-    time.sleep(0.7)
+    time.sleep(0.3)  # importing, or training: the fastest stage takes half a second
     os.killpg(process.pid, how)
     process.stdout.read()
     assert process.wait(60) != 0
@@ -152,7 +152,7 @@ def test_two_runs_at_once_corrupt_nothing(project):
 def test_a_diverging_model_fails_and_the_others_still_run(project):
     metrics = (project / "outputs/metrics/scratch/mlp_relu.json").read_bytes()
     edit_params(project, "scratch.mlp_sigmoid.learning_rate", 1e9)
-    edit_params(project, "scratch.mlp_relu.learning_rate", 0.01)
+    edit_params(project, "scratch.mlp_relu.learning_rate", 0.02)
     run = command(project, "dvc", "repro", "--keep-going")
     assert run.returncode != 0
     assert "error: scratch.mlp_sigmoid: the loss became" in run.stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import ClassifierMixin, is_classifier
+from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier
 
 from stages.common.command import UserError
 from stages.common.dataset import CLASSES
@@ -186,6 +186,6 @@ def load(path: Path) -> ClassifierMixin:
         classifier = skops.io.load(path, trusted=TRUSTED)
     except (UntrustedTypesFoundException, zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path} is no .skops file of a classifier: {' '.join(str(error).split())}") from None
-    if not is_classifier(classifier):
+    if not (isinstance(classifier, BaseEstimator) and is_classifier(classifier)):
         raise UserError(f"{path} holds {type(classifier).__name__}, not a classifier")
     return classifier
