@@ -50,7 +50,6 @@ class Settings(training.NetworkSettings):
     """A PyTorch network's entry in params.yaml."""
 
     augmentation: Augmentation | None = None
-    prediction_shift: Annotated[int, Field(ge=0, lt=dataset.IMAGE_SIZE)] = 0  # pixels
 
 
 def main() -> None:
@@ -67,7 +66,7 @@ def main() -> None:
     with results.Stopwatch() as training_time:
         history = train(network, data, settings, f"{FRAMEWORK}.{name}")
     with results.Stopwatch() as prediction_time:
-        views = shifted(test_images, settings.prediction_shift, settings.pixel_range[0])
+        views = training.views(test_images, settings)
         probabilities = np.mean([pytorch.predict_proba(network, view) for view in views], axis=0)
 
     results.save(
@@ -163,29 +162,20 @@ def augment(images: torch.Tensor, limits: Augmentation, background: float) -> to
     in from outside is `background`. Random numbers come from PyTorch's generator of the CPU.
     """
     count, _, rows, columns = images.shape
-    rotation, scale, shear, right, down = (2 * torch.rand(5, count) - 1).to(images.device)
+    rotation, scale, shear, right, down = (2 * torch.rand(5, count, 1, 1) - 1).to(images.device)
     angle, size = torch.deg2rad(limits.rotation * rotation), 1 + limits.scale * scale
     cosine, sine = angle.cos() / size, angle.sin() / size
-    matrix = torch.stack(
+    x = (2 * torch.arange(columns, device=images.device) + 1) / columns - 1  # of the pixels' centres, as
+    y = ((2 * torch.arange(rows, device=images.device) + 1) / rows - 1)[:, None]  # grid_sample counts them
+    sources = torch.stack(
         [
-            *(cosine, limits.shear * shear - sine, 2 * limits.shift / columns * right),
-            *(sine, cosine, 2 * limits.shift / rows * down),
+            cosine * x + (limits.shear * shear - sine) * y + 2 * limits.shift / columns * right,
+            sine * x + cosine * y + 2 * limits.shift / rows * down,
         ],
-        dim=1,
-    ).view(count, 2, 3)
-    grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
-    moved = functional.grid_sample(images - background, grid, align_corners=False) + background
+        dim=-1,
+    )
+    moved = functional.grid_sample(images - background, sources, align_corners=False) + background
     return moved.view(count, rows, columns, 1).permute(0, 3, 1, 2)  # channels-last, as `to_tensor`
-
-
-def shifted(pixels: np.ndarray, distance: int, background: float) -> list[np.ndarray]:
-    """Images (n, 28, 28), and if `distance` is not 0 the same moved by it up, down, left and right."""
-    if distance == 0:
-        return [pixels]
-    padded = np.pad(pixels, ((0, 0), (distance,) * 2, (distance,) * 2), constant_values=background)
-    _, rows, columns = pixels.shape
-    starts = (1, 1), (0, 1), (2, 1), (1, 0), (1, 2)
-    return [padded[:, y * distance :, x * distance :][:, :rows, :columns] for y, x in starts]
 
 
 def evaluate(

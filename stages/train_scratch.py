@@ -56,7 +56,8 @@ def main() -> None:
     with results.Stopwatch() as training_time, np.errstate(over="ignore", invalid="ignore"):
         history = train(network, data, settings, generator, f"{FRAMEWORK}.{name}")
     with results.Stopwatch() as prediction_time:
-        probabilities = scratch.predict_proba(network, test_images)
+        views = training.views(test_images, settings)
+        probabilities = np.mean([scratch.predict_proba(network, view) for view in views], axis=0)
 
     results.save(
         FRAMEWORK,

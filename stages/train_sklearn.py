@@ -84,7 +84,7 @@ def train(classifier: ClassifierMixin, pixels: np.ndarray, labels: np.ndarray, t
     """Fit `classifier` in place. Prediction stays on one job: threads would add in any order."""
     with parallel_config("threading", n_jobs=threads), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
-        classifier.fit(sklearn.to_rows(pixels), labels)
+        sklearn.fit(classifier, pixels, labels)
     for warning in caught:
         if issubclass(warning.category, ConvergenceWarning):
             print(f"not converged: {str(warning.message).splitlines()[0]}", flush=True)

@@ -55,7 +55,8 @@ def main() -> None:
     with results.Stopwatch() as training_time:
         history = train(network, data, settings, f"{FRAMEWORK}.{name}")
     with results.Stopwatch() as prediction_time:
-        probabilities = tensorflow.predict_proba(network, test_images)
+        views = training.views(test_images, settings)
+        probabilities = np.mean([tensorflow.predict_proba(network, view) for view in views], axis=0)
 
     results.save(
         FRAMEWORK,

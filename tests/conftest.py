@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+os.environ["OMP_WAIT_POLICY"] = "passive"  # threads that spin would keep the other worker waiting
+
 import numpy as np
 import pytest
 import torch._dynamo  # noqa: F401  in one process with TensorFlow it must come first: both bring an LLVM

@@ -3,7 +3,8 @@
     make processors      (python -m tools.processors)
 
 Trains every model on a few images, on this processor and on emulated ones (qemu-x86_64 of Debian's
-package qemu-user), in both profiles, and writes docs/processors.md. Needs data/ (`dvc repro`).
+package qemu-user), in both profiles, and writes docs/processors.md. Needs data/ (`dvc repro`) and QEMU 10,
+which Debian 12 has among its backports: 7.2 crashes where images are augmented.
 """
 
 import os
@@ -26,6 +27,7 @@ from tools import machine
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "processors.md"
 EMULATOR = "qemu-x86_64"
+OLDEST = 10
 EMULATED = {"Intel Haswell": "Haswell", "AMD EPYC Milan": "EPYC-Milan"}
 FRAMEWORKS = ("pytorch", "tensorflow", "scratch", "sklearn")
 PROFILES = ("portable", "fast")
@@ -59,6 +61,8 @@ def main() -> None:
         train_all(sys.argv[1])
     elif shutil.which(EMULATOR) is None:
         sys.exit(f"error: {EMULATOR} is missing: install Debian's package qemu-user")
+    elif int(emulator_version().partition(".")[0]) < OLDEST:
+        sys.exit(f"error: QEMU {emulator_version()} crashes on some models: install {OLDEST} or later")
     else:
         PAGE.write_text(page(), encoding="utf-8")
 
@@ -74,16 +78,21 @@ def train_all(framework: str) -> None:
         stage.main()
 
 
+def emulator_version() -> str:
+    """The emulator's version, such as 10.0.2."""
+    text = subprocess.run([EMULATOR, "--version"], capture_output=True, text=True, check=True).stdout
+    return text.split()[2]  # qemu-x86_64 version 10.0.2 (Debian …
+
+
 def page() -> str:
     """The page as Markdown."""
-    version = subprocess.run([EMULATOR, "--version"], capture_output=True, text=True, check=True).stdout
     columns = [f"{profile}: {name}" for profile in PROFILES for name in EMULATED]
     with tempfile.TemporaryDirectory() as folder:
         differences = compare_processors(Path(folder))
         costs = compare_profiles(Path(folder))
     head = HEAD.format(
         machine=machine.describe(),
-        emulator=version.partition(" (")[0],
+        emulator=f"QEMU {emulator_version()}",
         images=IMAGES,
         held_out=IMAGES // 3,
         columns=" | ".join(columns),

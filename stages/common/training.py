@@ -4,11 +4,12 @@ import csv
 import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
-from stages.common import params
+from stages.common import dataset, params
 from stages.common.command import UserError
 
 
@@ -23,6 +24,7 @@ class NetworkSettings(params.Section):
     batch_size: params.Positive
     epochs: params.Positive
     validation_images: params.Count | None = None
+    prediction_shift: Annotated[int, Field(ge=0, lt=dataset.IMAGE_SIZE)] = 0  # pixels
 
 
 def held_out(settings: NetworkSettings) -> int:
@@ -30,6 +32,21 @@ def held_out(settings: NetworkSettings) -> int:
     if settings.validation_images is not None:
         return settings.validation_images
     return params.read("data.validation_images", params.Count)
+
+
+def views(pixels: np.ndarray, settings: NetworkSettings) -> list[np.ndarray]:
+    """The scaled images, float32 (n, 28, 28), over which a prediction is averaged.
+
+    They themselves and, if `prediction_shift` is not 0, the same moved by it up, down, left and right.
+    """
+    distance = settings.prediction_shift
+    if distance == 0:
+        return [pixels]
+    background = settings.pixel_range[0]
+    padded = np.pad(pixels, ((0, 0), (distance,) * 2, (distance,) * 2), constant_values=background)
+    _, rows, columns = pixels.shape
+    starts = (1, 1), (0, 1), (2, 1), (1, 0), (1, 2)
+    return [padded[:, y * distance :, x * distance :][:, :rows, :columns] for y, x in starts]
 
 
 WARM_UP = 0.25

@@ -29,7 +29,7 @@ class ExactNeighbors(ClassifierMixin, BaseEstimator):
     The search filters and refines (Faloutsos et al., 1994, doi:10.1145/191839.191925). A projection
     onto principal components never lengthens a distance. So the true distances of a few images that
     are near in the projection bound the k-th neighbour's, and only images that are nearer than the
-    bound in the projection, some ten for each of MNIST's test images, are compared pixel by pixel.
+    bound in the projection, some thirty for each of MNIST's test images, are compared pixel by pixel.
     """
 
     def __init__(self, n_neighbors: int = 5):
@@ -88,7 +88,11 @@ class ExactNeighbors(ClassifierMixin, BaseEstimator):
         rounds = shadow_squares.shape[1] // groups
         dealt = shadow_squares[:, : rounds * groups].reshape(-1, rounds, groups)
         count = min(self.n_neighbors + SPARE, groups)
-        best = np.argpartition(dealt.min(axis=1), count - 1, axis=1)[:, :count]
+        minima, rows = dealt.min(axis=1), np.arange(len(queries))
+        best = np.empty((len(queries), count), np.int64)
+        for place in range(count):  # faster than argpartition while there are few
+            best[:, place] = minima.argmin(axis=1)
+            minima[rows, best[:, place]] = np.inf
         turns = np.take_along_axis(dealt, best[:, np.newaxis], axis=2).argmin(axis=1)
         squares = _squares(np.repeat(queries, count, axis=0), self.images_[(turns * groups + best).ravel()])
         return np.sqrt(np.sort(squares.reshape(-1, count), axis=1)[:, self.n_neighbors - 1])

@@ -36,11 +36,11 @@ def build(layers: Architecture) -> nn.Sequential:
     for layer, output_shape in zip(layers, shapes(layers), strict=True):
         match layer:
             case Conv():
-                padding: str | int = layer.padding
-                if layer.stride > 1:  # PyTorch knows `same` for stride 1 alone
+                padding = layer.padding
+                if layer.padding == "same" and layer.stride > 1:  # PyTorch knows `same` for stride 1 alone
                     (top, bottom), (left, right) = layer.pads(*shape[1:])
                     modules.append(nn.ZeroPad2d((left, right, top, bottom)))
-                    padding = 0
+                    padding = "valid"
                 modules.append(
                     nn.Conv2d(shape[0], layer.filters, layer.kernel, layer.stride, padding=padding)
                 )

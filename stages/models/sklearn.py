@@ -5,6 +5,7 @@ import io
 import json
 import sys
 import zipfile
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import distribution
@@ -96,6 +97,14 @@ def _resolve(value: Any, seed: int) -> Any:
     return value
 
 
+def fit(classifier: ClassifierMixin, pixels: np.ndarray, labels: np.ndarray) -> None:
+    """Fit `classifier` in place to images (n, 28, 28) and labels (n,)."""
+    classifier.fit(to_rows(pixels), labels)
+    for part in _walk(classifier):
+        if hasattr(part, "components_"):  # a file keeps no other order in memory, which decides last bits
+            part.components_ = np.ascontiguousarray(part.components_)
+
+
 def predict_proba(classifier: ClassifierMixin, pixels: np.ndarray) -> np.ndarray:
     """Class probabilities, float64 (n, 10), of scaled images, float32 (n, 28, 28).
 
@@ -116,18 +125,28 @@ def parameter_count(classifier: ClassifierMixin) -> int | None:
 
     None for a kind of classifier that has none of these.
     """
-    steps = [step for _, step in getattr(classifier, "steps", [])]  # of a pipeline
-    calibrated = [part.estimator for part in getattr(classifier, "calibrated_classifiers_", [])]
     if hasattr(classifier, "booster_"):
         trees = classifier.booster_.dump_model()["tree_info"]
         return sum(2 * tree["num_leaves"] - 1 for tree in trees)
-    if parts := steps or calibrated or list(getattr(classifier, "estimators_", [])):
+    if parts := _parts(classifier) or list(getattr(classifier, "estimators_", [])):
         counts = [parameter_count(part) for part in parts]
         return None if None in counts else sum(counts)
     if hasattr(classifier, "tree_"):
         return classifier.tree_.node_count
     arrays = [getattr(classifier, name) for name in LEARNT if hasattr(classifier, name)]
     return sum(np.size(array) for array in arrays) or None
+
+
+def _parts(estimator: BaseEstimator) -> list[BaseEstimator]:
+    """What a fitted pipeline or calibration is made of, one level down."""
+    steps = [step for _, step in getattr(estimator, "steps", [])]
+    return steps or [part.estimator for part in getattr(estimator, "calibrated_classifiers_", [])]
+
+
+def _walk(estimator: BaseEstimator) -> Iterator[BaseEstimator]:
+    yield estimator
+    for part in _parts(estimator):
+        yield from _walk(part)
 
 
 LEARNT = (
