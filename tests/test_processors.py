@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import sys
 
 import pytest
 from conftest import load_params, tiny_arrays, tiny_params
@@ -88,6 +89,14 @@ def test_an_unknown_profile_is_refused(workspace, monkeypatch):
     params._file.cache_clear()
     with pytest.raises(UserError, match=r"profile is 'quick'.*'fast' or 'portable'"):
         environment._set_variables()
+
+
+def test_an_emulator_that_crashes_is_refused(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["processors"])
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    monkeypatch.setattr(processors, "emulator_version", lambda: "7.2.22")
+    with pytest.raises(SystemExit, match=r"QEMU 7\.2\.22 crashes on some models: install 10 or later"):
+        processors.main()
 
 
 def test_the_page_has_every_model():
