@@ -1,5 +1,7 @@
 """The from-scratch layers against finite differences and against PyTorch."""
 
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -318,3 +320,15 @@ def test_weights_of_another_network_or_a_pickle_are_refused(tmp_path):
     (tmp_path / "c.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-100])
     with pytest.raises(UserError, match=r"c\.npz is no \.npz file"):
         scratch.load(parse([{"dense": 5}, {"dense": 10}]), tmp_path / "c.npz")
+
+
+def test_saved_weights_are_the_same_bytes_with_every_python(tmp_path):
+    """Only fields that the arrays decide: no date, no needless large-file extension, as `savez` has them."""
+    layers = TypeAdapter(Architecture).validate_python([{"dense": 10}])
+    network = scratch.build(layers, GENERATOR)
+    scratch.save(network, tmp_path / "a.npz")
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        frames = {(i.date_time, i.create_version, i.extract_version, i.extra) for i in archive.infolist()}
+    assert frames == {((1980, 1, 1, 0, 0, 0), 20, 20, b"")}
+    with np.load(tmp_path / "a.npz") as saved:
+        assert saved.files == list(network.saved)

@@ -9,6 +9,7 @@ The method: Rumelhart, Hinton and Williams, Learning representations by back-pro
 Nature 323, 1986.
 """
 
+import io
 import zipfile
 from pathlib import Path
 
@@ -413,8 +414,15 @@ def predict_proba(network: Network, pixels: np.ndarray) -> np.ndarray:
 
 
 def save(network: Network, path: Path) -> None:
-    """Write the network's weights to `path` (.npz)."""
-    np.savez(path, **network.saved)
+    """Write the network's weights to `path` (.npz); equal weights give equal bytes.
+
+    `np.savez` would write the same arrays, in a frame that differs between Python 3.11.2 and 3.11.7.
+    """
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in network.saved.items():
+            content = io.BytesIO()
+            np.save(content, array)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue())
 
 
 def load(layers: Architecture, path: Path) -> Network:
