@@ -19,8 +19,6 @@ MODELS = {
     "sklearn": ["logistic_regression", "knn_3", "random_forest"],
 }
 
-TRAIN = 160
-
 pytestmark = pytest.mark.xdist_group("processors")
 emulation = pytest.mark.skipif(
     shutil.which(processors.EMULATOR) is None or platform.machine() != "x86_64",
@@ -32,8 +30,6 @@ def portable_params(folder) -> dict:
     content = {**tiny_params(folder), "profile": "portable", "device": "cpu"}
     for framework, names in MODELS.items():
         content[framework] = {name: content[framework][name] for name in names}
-    for settings in content["sklearn"].values():
-        processors.fit_to(TRAIN, settings["arguments"])
     return content
 
 
@@ -41,7 +37,7 @@ def portable_params(folder) -> dict:
 def native(tmp_path_factory, idx_folder):
     """A project in which the models have been trained on the processor that is here."""
     folder = tmp_path_factory.mktemp("native")
-    project = processors.lay_out(folder, portable_params(idx_folder), tiny_arrays(train=TRAIN, test=40))
+    project = processors.lay_out(folder, portable_params(idx_folder), tiny_arrays(train=160, test=40))
     for framework in MODELS:
         processors.train(project, framework)
     return project
@@ -54,7 +50,7 @@ def native(tmp_path_factory, idx_folder):
 def test_portable_models_are_the_same_bits_on_another_processor(
     native, tmp_path, idx_folder, processor, framework
 ):
-    project = processors.lay_out(tmp_path, portable_params(idx_folder), tiny_arrays(train=TRAIN, test=40))
+    project = processors.lay_out(tmp_path, portable_params(idx_folder), tiny_arrays(train=160, test=40))
     processors.train(project, framework, processor)
     found = {
         name: processors.difference(native, project, f"{framework}/{name}") for name in MODELS[framework]

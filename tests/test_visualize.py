@@ -10,7 +10,7 @@ from PIL import Image
 from stages import visualize
 from stages.common import results
 from stages.common.command import UserError
-from stages.pictures import single, style
+from stages.pictures import overall, single, style
 
 IMAGES_ONLY = {
     "draw_samples",
@@ -161,3 +161,16 @@ def test_pictures_are_small_files_of_few_colours(evaluated, run_stage):
         with Image.open(path) as picture:
             assert max(picture.size) < 1400
             assert picture.mode == "P"
+
+
+@pytest.mark.parametrize("errors", [(0.0, 0.03), (0.0, 0.0)])
+def test_a_model_without_an_error_has_its_place_on_the_logarithmic_axis(errors):
+    names = ["pytorch/mlp", "sklearn/knn_3"]
+    figure = overall.draw_cost(pd.Series([1e3, 1e5], names), pd.Series(errors, names), "parameters (count)")
+    (axis,) = figure.axes
+    heights = axis.collections[0].get_offsets()[:, 1]
+    low, high = axis.get_ylim()
+    assert ((low <= heights) & (heights <= high)).all()
+    texts = {text.get_text() for text in axis.texts}
+    assert texts == {f"{n}: none wrong" if e == 0 else n for n, e in zip(names, errors, strict=True)}
+    plt.close(figure)

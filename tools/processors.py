@@ -146,23 +146,12 @@ def few_images(images: int, test_images: int) -> tuple[dict[str, Any], dict[str,
     for framework in FRAMEWORKS[:3]:
         for settings in content[framework].values():
             settings.update(epochs=1, batch_size=64, validation_images=images // 3)
-    for settings in content["sklearn"].values():
-        fit_to(images, settings["arguments"])
     arrays = {
         f"{part}_{kind}": np.load(ROOT / "data" / f"{part}_{kind}.npy", mmap_mode="r")[:count]
         for part, count in (("train", images), ("test", test_images))
         for kind in ("images", "labels")
     }
     return content, arrays
-
-
-def fit_to(images: int, arguments: Any) -> None:
-    """Ask for no more principal components than half as many images have, wherever in the arguments."""
-    if isinstance(arguments, dict) and "n_components" in arguments:
-        arguments["n_components"] = min(images // 2, arguments["n_components"])
-    for part in arguments.values() if isinstance(arguments, dict) else arguments:
-        if isinstance(part, dict | list):
-            fit_to(images, part)
 
 
 def lay_out(project: Path, content: dict[str, Any], arrays: dict[str, np.ndarray]) -> Path:

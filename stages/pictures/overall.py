@@ -79,18 +79,23 @@ def draw_curves(history: pd.DataFrame, quantity: str) -> Figure:
 
 
 def draw_cost(cost: pd.Series, errors: pd.Series, what: str) -> Figure:
-    """The error of every model, a share, against what it costs. what: name and unit of the cost."""
+    """The error of every model, a share, against what it costs. what: name and unit of the cost.
+
+    Models without an error, which a logarithmic axis has no place for, lie at its lower end and say so.
+    """
     models = list(cost.index)
     colours = [colour_of(model) for model in models]
     x, y = cost.to_numpy(float), 100 * errors[models].to_numpy(float)
+    names = [model if error else f"{model}: none wrong" for model, error in zip(models, y, strict=True)]
+    y = np.where(y > 0, y, y[y > 0].min(initial=1) / 2)
     figure, axis = plt.subplots(figsize=(8.6, 5.2))
     figure.subplots_adjust(left=0.08, right=0.72, bottom=0.11, top=0.92)
     axis.scatter(x, y, c=colours, s=45, zorder=3)
     axis.set(xscale="log", xlabel=f"{what}, logarithmic", ylabel="wrong test images (%), logarithmic")
     axis.set_title(f"Error against {what.split(' (')[0]}: better is lower and further left")
-    _logarithmic(axis, "y", y[y > 0].min(initial=100), y.max())
+    _logarithmic(axis, "y", y.min(), y.max())
     figure.canvas.draw()
-    label_points(axis, x, y, models, colours)
+    label_points(axis, x, y, names, colours)
     return figure
 
 
