@@ -50,6 +50,8 @@ TAIL = """
 for PyTorch's matrix products it picks its kernels by the processor's vendor, and those that `portable` makes
 it use everywhere are slower. TensorFlow multiplies matrices with oneDNN, NumPy and scikit-learn with
 OpenBLAS, which go by the instructions alone; the nearest neighbours are whole numbers and cannot differ.
+The exception is `tensorflow/sprint`, TensorFlow's one network with batch normalization: it differs even from
+its own kind of processor, emulated, so that not the instructions but something else of the processor decides.
 
 QEMU emulates no AVX-512 and no AMX. A processor that has them uses them in `fast`, so there expect every
 model but the nearest neighbours and the forest to differ in the last digits. `portable` leaves them unused.
