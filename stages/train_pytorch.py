@@ -113,7 +113,7 @@ def make_deterministic(seed: int, threads: int) -> None:
 def train(network: nn.Module, data: dataset.Split, settings: Settings, model: str) -> list[training.Epoch]:
     """Train `network` in place and return its history."""
     device = next(network.parameters()).device
-    images = pytorch.to_tensor(dataset.scale_pixels(data.train_images, settings.pixel_range), device)
+    images = pytorch.to_tensor(data.train_images, device)  # bytes: floats are four times as many
     labels = to_classes(data.train_labels, device)
     validation_pixels = dataset.scale_pixels(data.validation_images, settings.pixel_range)
     validation_images = pytorch.to_tensor(validation_pixels, device)
@@ -131,11 +131,11 @@ def train(network: nn.Module, data: dataset.Split, settings: Settings, model: st
         for batch, rate in zip(bar, epoch_rates, strict=True):
             optimizer.param_groups[0]["lr"] = rate
             optimizer.zero_grad()
-            pixels = images[batch]
+            pixels = dataset.scale_levels(images[batch].float(), settings.pixel_range)
             if settings.augmentation:
                 pixels = augment(pixels, settings.augmentation, settings.pixel_range[0])
             logits = network(pixels)
-            loss = functional.cross_entropy(logits, labels[batch])
+            loss = functional.cross_entropy(logits, labels[batch], label_smoothing=settings.label_smoothing)
             loss.backward()
             optimizer.step()
             loss_sum += loss.detach() * len(batch)

@@ -82,21 +82,20 @@ def train(
     model: str,
 ) -> list[training.Epoch]:
     """Train `network` in place, images in an order from `generator`, and return its history."""
-    images = dataset.scale_pixels(data.train_images, settings.pixel_range)
     validation_images = dataset.scale_pixels(data.validation_images, settings.pixel_range)
-    rates = training.learning_rates(settings, len(images)).tolist()
+    rates = training.learning_rates(settings, len(data.train_images)).tolist()
     optimizer = settings.make_optimizer()
 
     history = []
     for number, epoch_rates in enumerate(rates, start=1):
         loss_sum, correct = 0.0, 0
-        order = generator.permutation(len(images))
+        order = generator.permutation(len(data.train_images))
         bar = tqdm(epoch_rates, desc=f"epoch {number}/{settings.epochs}", leave=False, disable=None)
         for step, rate in enumerate(bar):
             batch = order[step * settings.batch_size : (step + 1) * settings.batch_size]
-            labels = data.train_labels[batch]
-            logits = network.forward(images[batch], training=True)
-            loss, gradient = scratch.softmax_cross_entropy(logits, labels)
+            images, labels = data.train_images[batch], data.train_labels[batch]
+            logits = network.forward(dataset.scale_pixels(images, settings.pixel_range), training=True)
+            loss, gradient = scratch.softmax_cross_entropy(logits, labels, settings.label_smoothing)
             network.backward(gradient)
             optimizer.step(network, rate)
             loss_sum += loss * len(batch)
@@ -106,8 +105,8 @@ def train(
             training.Epoch(
                 epoch=number,
                 learning_rate=rate,
-                train_loss=loss_sum / len(images),
-                train_accuracy=correct / len(images),
+                train_loss=loss_sum / len(order),
+                train_accuracy=correct / len(order),
                 validation_loss=validation_loss,
                 validation_accuracy=validation_accuracy,
             )

@@ -22,6 +22,9 @@ def read(workspace, key, kind):
         ("pixel_range", [1, 0], "the first number must be smaller"),
         ("momentum", 0.9, "pytorch.mlp.momentum is unknown; allowed: architecture, pixel_range"),
         ("validation_images", -5, "pytorch.mlp.validation_images is -5"),
+        ("prediction_shift", True, "pytorch.mlp.prediction_shift is True: a number is wanted"),
+        ("prediction_shift", 28, "pytorch.mlp.prediction_shift is 28: it should be less than 28"),
+        ("label_smoothing", 1, "pytorch.mlp.label_smoothing is 1: it should be less than 1"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(workspace, key, value, complaint):

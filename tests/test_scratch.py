@@ -91,6 +91,7 @@ def test_gradients_of_every_layer_equal_finite_differences(case, seed):
         return float((layer.forward(x, True) * weights).sum())
 
     loss()
+    layer.differentiate(weights)
     gradient = layer.backward(weights)
     gradients = dict(layer.gradients)
     assert gradient.shape == x.shape
@@ -101,15 +102,15 @@ def test_gradients_of_every_layer_equal_finite_differences(case, seed):
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=seeds, n=st.integers(1, 6))
-def test_loss_and_its_gradient_equal_finite_differences_and_pytorch(seed, n):
+@given(seed=seeds, n=st.integers(1, 6), smoothing=st.sampled_from([0.0, 0.1, 0.9]))
+def test_loss_and_its_gradient_equal_finite_differences_and_pytorch(seed, n, smoothing):
     generator = np.random.default_rng(seed)
     logits, labels = generator.normal(scale=3, size=(n, 10)), generator.integers(0, 10, n)
-    loss, gradient = scratch.softmax_cross_entropy(logits, labels)
-    numeric = numeric_gradient(lambda: scratch.softmax_cross_entropy(logits, labels)[0], logits)
+    loss, gradient = scratch.softmax_cross_entropy(logits, labels, smoothing)
+    numeric = numeric_gradient(lambda: scratch.softmax_cross_entropy(logits, labels, smoothing)[0], logits)
     assert relative_error(gradient, numeric) < 1e-6
     tensor = torch.tensor(logits, requires_grad=True)
-    expected = functional.cross_entropy(tensor, torch.tensor(labels))
+    expected = functional.cross_entropy(tensor, torch.tensor(labels), label_smoothing=smoothing)
     expected.backward()
     assert loss == pytest.approx(expected.item(), rel=1e-12)
     np.testing.assert_allclose(gradient, tensor.grad.numpy(), atol=1e-12)

@@ -313,6 +313,33 @@ def test_momentum_is_refused_where_it_does_nothing(run_stage):
         run_stage("train_scratch", "mlp_relu", **{"scratch.mlp_relu.momentum": 0.9})
 
 
+def test_label_smoothing_is_refused_without_one_hot_labels(run_stage):
+    with pytest.raises(UserError, match=r"tensorflow\.cnn_wide is .*: label_smoothing needs labels: one_hot"):
+        run_stage("train_tensorflow", "cnn_wide", **{"tensorflow.cnn_wide.label_smoothing": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("framework", "model"), [("pytorch", "mlp"), ("tensorflow", "cnn"), ("scratch", "mlp_relu")]
+)
+def test_labels_are_smoothed_in_training_alone(run_stage, framework, model):
+    changes = {"label_smoothing": 0.3, "learning_rate": 1e-12, "validation_images": 40}
+    run_stage(f"train_{framework}", model, **{f"{framework}.{model}.{k}": v for k, v in changes.items()})
+    settings = params.read(f"{framework}.{model}", dict)
+    layers = params.read(f"architectures.{settings['architecture']}", Architecture)
+    module = MODULES[framework]
+    network = module.load(layers, results.path("models", framework, model, EXTENSIONS[framework]))
+    arrays = tiny_arrays()
+    pixels = dataset.scale_pixels(arrays["train_images"], settings["pixel_range"])
+    logarithms = np.log(module.predict_proba(network, pixels))
+    labels = np.eye(10)[arrays["train_labels"]]
+    with results.path("history", framework, model, "csv").open() as file:
+        (row,) = csv.DictReader(file)
+    smoothed = -((0.7 * labels + 0.03) * logarithms).sum(axis=1)[:-40].mean()
+    plain = -(labels * logarithms).sum(axis=1)[-40:].mean()
+    assert float(row["train_loss"]) == pytest.approx(smoothed, rel=1e-4)
+    assert float(row["validation_loss"]) == pytest.approx(plain, rel=1e-4)
+
+
 def moved(images: np.ndarray, monkeypatch, **limits: float) -> np.ndarray:
     """The images after an augmentation that goes to its limits, all to the same side."""
     monkeypatch.setattr(torch, "rand", torch.ones)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from stages.common.files import load_array
 FOLDER = Path("data")
 IMAGE_SIZE = 28
 CLASSES = 10
+Levels = TypeVar("Levels")
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,18 @@ def load_labels(part: str) -> np.ndarray:
 
 def scale_pixels(images: np.ndarray, pixel_range: tuple[float, float]) -> np.ndarray:
     """uint8 images of any shape as float32, 0 and 255 becoming the two ends of `pixel_range`."""
+    return scale_levels(images.astype(np.float32), pixel_range)
+
+
+def scale_levels(levels: Levels, pixel_range: tuple[float, float]) -> Levels:
+    """Gray levels as float32, in an array or any framework's tensor, scaled like `scale_pixels`.
+
+    In place, where the library can.
+    """
     low, high = pixel_range
-    pixels = images.astype(np.float32)
-    pixels *= np.float32((high - low) / 255)
-    pixels += np.float32(low)
-    return pixels
+    levels *= (high - low) / 255
+    levels += low
+    return levels
 
 
 def _load_images(part: str) -> np.ndarray:

@@ -32,6 +32,7 @@ def _no_bool(value: Any) -> Any:
 
 
 Positive = Annotated[int, BeforeValidator(_no_bool), Field(gt=0)]
+Share = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, lt=1)]
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
 Rate = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**32)]

@@ -24,7 +24,8 @@ class NetworkSettings(params.Section):
     batch_size: params.Positive
     epochs: params.Positive
     validation_images: params.Count | None = None
-    prediction_shift: Annotated[int, Field(ge=0, lt=dataset.IMAGE_SIZE)] = 0  # pixels
+    label_smoothing: params.Share = 0.0  # of a target's probability, spread evenly over all classes
+    prediction_shift: Annotated[params.Count, Field(lt=dataset.IMAGE_SIZE)] = 0  # pixels
 
 
 def held_out(settings: NetworkSettings) -> int:
@@ -71,9 +72,9 @@ def learning_rates(settings: NetworkSettings, images: int) -> np.ndarray:
 class Epoch:
     """One line of outputs/history: losses are mean cross-entropies in nats, accuracies shares.
 
-    The training figures are means over the epoch's images, each seen before its batch's update
-    and with dropout on; the validation figures are taken at the epoch's end, None without images.
-    `learning_rate` is the last step's.
+    The training figures are means over the epoch's images, each seen before its batch's update,
+    with dropout on and towards smoothed labels if these are asked for; the validation figures are
+    taken at the epoch's end, None without images. `learning_rate` is the last step's.
     """
 
     epoch: int

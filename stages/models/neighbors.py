@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted
 
-DIMENSIONS = 128
+DIMENSIONS = 96
 SAMPLE = 10_000
 """Images from which the projection is learnt: any projection is right, a good one is fast."""
 GROUPS = 1000
@@ -29,7 +29,7 @@ class ExactNeighbors(ClassifierMixin, BaseEstimator):
     The search filters and refines (Faloutsos et al., 1994, doi:10.1145/191839.191925). A projection
     onto principal components never lengthens a distance. So the true distances of a few images that
     are near in the projection bound the k-th neighbour's, and only images that are nearer than the
-    bound in the projection, some thirty for each of MNIST's test images, are compared pixel by pixel.
+    bound in the projection, some forty for each of MNIST's test images, are compared pixel by pixel.
     """
 
     def __init__(self, n_neighbors: int = 5):

@@ -63,7 +63,7 @@ def build(layers: Architecture) -> nn.Sequential:
 
 
 def to_tensor(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Scaled images, float32 (n, 28, 28), as a tensor (n, 1, 28, 28) on `device`.
+    """Images (n, 28, 28), of any dtype, as a tensor (n, 1, 28, 28) on `device`.
 
     The one channel is given the strides of channels-last storage, which PyTorch cannot guess:
     without them the first convolution and pooling run several times slower on a CPU.

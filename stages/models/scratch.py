@@ -1,9 +1,10 @@
 """Neural networks in plain NumPy: layers, softmax cross-entropy, optimisers, and their mathematics.
 
-A layer's `forward` maps a batch to the next layer's input and remembers what its `backward`
-needs. `backward` takes g = ∂L/∂y, the gradient of the loss with respect to what `forward`
-returned, leaves the gradients of the layer's own parameters in `gradients`, and returns ∂L/∂x
-for the layer before. Nothing else is backpropagation. Images are (n, rows, columns, channels).
+A layer's `forward` maps a batch to the next layer's input and remembers what the way back needs.
+On it the layer is given g = ∂L/∂y, the gradient of the loss with respect to what `forward`
+returned: `differentiate` leaves the gradients of the layer's own parameters in `gradients`, and
+`backward` returns ∂L/∂x for the layer before. Nothing else is backpropagation. Images are
+(n, rows, columns, channels).
 
 The method: Rumelhart, Hinton and Williams, Learning representations by back-propagating errors,
 Nature 323, 1986.
@@ -35,6 +36,9 @@ class Layer:
     def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
         raise NotImplementedError
 
+    def differentiate(self, g: np.ndarray) -> None:
+        """Set `gradients`; a layer without parameters has nothing to set."""
+
     def backward(self, g: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
@@ -53,8 +57,10 @@ class Dense(Layer):
         self.x = x
         return x @ self.parameters["weights"] + self.parameters["biases"]
 
-    def backward(self, g: np.ndarray) -> np.ndarray:  # (n, units) → (n, inputs)
+    def differentiate(self, g: np.ndarray) -> None:
         self.gradients = {"weights": self.x.T @ g, "biases": g.sum(axis=0)}
+
+    def backward(self, g: np.ndarray) -> np.ndarray:  # (n, units) → (n, inputs)
         return g @ self.parameters["weights"].T
 
 
@@ -88,15 +94,16 @@ class Conv2D(Layer):
         y = self.rows @ weights.reshape(-1, weights.shape[-1]) + self.parameters["biases"]
         return y.reshape(*self.output_shape, -1)
 
+    def differentiate(self, g: np.ndarray) -> None:
+        shape = self.parameters["weights"].shape
+        flat = g.reshape(-1, shape[-1])  # (n·r'·c', filters)
+        self.gradients = {"weights": (self.rows.T @ flat).reshape(shape), "biases": flat.sum(axis=0)}
+
     def backward(self, g: np.ndarray) -> np.ndarray:
         # (n, r', c', filters) → (n, r, c, channels)
         weights, s = self.parameters["weights"], self.stride
         (height, width, channels, filters), (_, rows, columns) = weights.shape, self.output_shape
-        flat = g.reshape(-1, filters)  # (n·r'·c', filters)
-        self.gradients = {
-            "weights": (self.rows.T @ flat).reshape(weights.shape),
-            "biases": flat.sum(axis=0),
-        }
+        flat = g.reshape(-1, filters)
         gradient = np.zeros(self.padded_shape, g.dtype)
         for i in range(height):
             for j in range(width):
@@ -230,11 +237,13 @@ class BatchNorm(Layer):
         self.normal = (x - mean) / self.deviation
         return self.parameters["scale"] * self.normal + self.parameters["shift"]
 
+    def differentiate(self, g: np.ndarray) -> None:
+        axes = tuple(range(g.ndim - 1))
+        self.gradients = {"scale": (g * self.normal).sum(axis=axes), "shift": g.sum(axis=axes)}
+
     def backward(self, g: np.ndarray) -> np.ndarray:
         axes = tuple(range(g.ndim - 1))
-        product = g * self.normal
-        self.gradients = {"scale": product.sum(axis=axes), "shift": g.sum(axis=axes)}
-        centred = g - g.mean(axis=axes) - self.normal * product.mean(axis=axes)
+        centred = g - g.mean(axis=axes) - self.normal * (g * self.normal).mean(axis=axes)
         return self.parameters["scale"] / self.deviation * centred
 
 
@@ -271,10 +280,13 @@ class Network:
             x = layer.forward(x, training)
         return x
 
-    def backward(self, g: np.ndarray) -> np.ndarray:
-        for layer in reversed(self.layers):
+    def backward(self, g: np.ndarray) -> None:
+        """Set the gradients of every layer, from g = ∂L/∂logits; the images need none."""
+        first = next(place for place, layer in enumerate(self.layers) if layer.parameters)
+        for layer in reversed(self.layers[first + 1 :]):
+            layer.differentiate(g)
             g = layer.backward(g)
-        return g[..., 0]
+        self.layers[first].differentiate(g)
 
     @property
     def parameters(self) -> dict[str, np.ndarray]:
@@ -333,18 +345,22 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def softmax_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
-    """The mean cross-entropy in nats of logits (n, 10) at labels (n,), and its gradient (n, 10).
+def softmax_cross_entropy(
+    logits: np.ndarray, labels: np.ndarray, smoothing: float = 0.0
+) -> tuple[float, np.ndarray]:
+    """The mean cross-entropy in nats of logits (n, k) and labels (n,), and its gradient (n, k).
 
-    L = mean(log Σ eᶻ - z[label]).  ∂L/∂z = (softmax(z) - one_hot(label)) / n.
+    The target is q = (1 - smoothing) · one_hot(label) + smoothing / k (Szegedy et al., 2016,
+    arXiv:1512.00567).  L = mean(log Σ eᶻ - Σ q z).  ∂L/∂z = (softmax(z) - q) / n.
     """
     rows = np.arange(len(labels))
     shifted = logits - logits.max(axis=1, keepdims=True)
     powers = np.exp(shifted)
     sums = powers.sum(axis=1, keepdims=True)
-    loss = np.mean(np.log(sums[:, 0]) - shifted[rows, labels])
-    gradient = powers / sums
-    gradient[rows, labels] -= 1
+    wanted = (1 - smoothing) * shifted[rows, labels] + smoothing * shifted.mean(axis=1)
+    loss = np.mean(np.log(sums[:, 0]) - wanted)
+    gradient = powers / sums - smoothing / logits.shape[1]
+    gradient[rows, labels] -= 1 - smoothing
     return float(loss), gradient / len(labels)
 
 
