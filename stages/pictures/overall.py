@@ -5,10 +5,17 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
-from stages.pictures.style import DIGIT_COLOURS, WRONG, colour_of, draw_sheet, label_points, plot_epochs
+from stages.pictures.style import (
+    DIGIT_COLOURS,
+    WRONG,
+    colour_of,
+    draw_sheet,
+    label_points,
+    leave_bare,
+    plot_epochs,
+)
 
 UNITS = {"loss": (1, "cross-entropy (nats)"), "accuracy": (100, "accuracy (%)")}
 """What a quantity is multiplied by, and its axis label."""
@@ -71,8 +78,8 @@ def draw_curves(history: pd.DataFrame, quantity: str) -> Figure:
     figure.supxlabel("epoch", fontsize=10)
     figure.supylabel(label, fontsize=10)
     figure.suptitle(
-        f"{quantity.capitalize()} while training (mean over the epoch, dropout on) "
-        "and on the held-out images (at its end)",
+        f"{quantity.capitalize()} while training (mean over the epoch, with dropout and smoothed labels "
+        "if any) and on the held-out images (at its end)",
         fontsize=10,
     )
     return figure
@@ -228,6 +235,5 @@ def _matrix(models: list[str]) -> tuple[Figure, plt.Axes]:
     )
     axis.set_xticks(range(len(models)), models, rotation=90)
     axis.set_yticks(range(len(models)), models)
-    axis.grid(visible=False)
-    sns.despine(ax=axis, left=True, bottom=True)
+    leave_bare(axis)
     return figure, axis

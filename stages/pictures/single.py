@@ -6,12 +6,11 @@ probabilities: float32 (n, 10). Images: uint8 (n, 28, 28), labels and prediction
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from stages.pictures.style import DIGIT_COLOURS, RIGHT, WRONG, colour_of, draw_sheet, plot_epochs
+from stages.pictures.style import DIGIT_COLOURS, RIGHT, WRONG, colour_of, draw_sheet, leave_bare, plot_epochs
 
 SHARES = PowerNorm(0.4, vmin=0, vmax=1)  # one image in a thousand shows
 
@@ -199,8 +198,7 @@ def draw_first_layer(weights: np.ndarray, model: str) -> Figure:
         title=f"{model}: the weights of its first layer",
         xlabel=f"{len(weights)} units: the weight of each pixel (per unit of pixel value)",
     )
-    axis.grid(visible=False)
-    sns.despine(ax=axis, left=True, bottom=True)
+    leave_bare(axis)
     bar = figure.add_axes(((width + 0.5) / whole[0], 0.4 / whole[1], 0.15 / whole[0], height / whole[1]))
     figure.colorbar(picture, cax=bar)
     return figure
