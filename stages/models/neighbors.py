@@ -14,7 +14,7 @@ SAMPLE = 10_000
 GROUPS = 1000
 SPARE = 5
 """How many images more than neighbours give the bound, for it to be tight."""
-MANY = 2000
+MANY = 7000
 """Candidates from which on comparing with all images is faster."""
 ROUNDING = 10.0
 """More gray levels than float32 can shift a distance between two projected images."""
@@ -61,12 +61,16 @@ class ExactNeighbors(ClassifierMixin, BaseEstimator):
         """Indices of the nearest training images, nearest first, int64 (n, n_neighbors)."""
         check_is_fitted(self)
         queries = _gray_levels(pixels)
-        images = self.images_.astype(np.float32)
-        sample = images[:: -(-len(images) // SAMPLE)]
+        sample = self.images_[:: -(-len(self.images_) // SAMPLE)].astype(np.float32)
         projection = PCA(min(DIMENSIONS, *sample.shape), svd_solver="covariance_eigh")
         with np.errstate(invalid="ignore"):  # the share of the variance, if all images are the same
             projection.fit(sample)
-        shadows = projection.transform(images)
+        shadows = np.concatenate(
+            [
+                projection.transform(self.images_[part].astype(np.float32))
+                for part in _parts(len(self.images_), 2000)
+            ]
+        )
         norms = np.einsum("nd,nd->n", shadows, shadows)
         factors = np.hstack([-2 * shadows, norms[:, np.newaxis]])  # |a - b|² - |a|² = -2 a·b + |b|²
         nearest = np.empty((len(queries), self.n_neighbors), np.int64)
@@ -100,14 +104,14 @@ class ExactNeighbors(ClassifierMixin, BaseEstimator):
     def _refine(self, queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """The nearest images (n, k) of uint8 queries (n, p) among candidates, bool (n, images)."""
         nearest = np.empty((len(queries), self.n_neighbors), np.int64)
-        many = np.count_nonzero(candidates, axis=1) > max(MANY, self.n_neighbors)
+        rows, images = np.divmod(np.flatnonzero(candidates), len(self.images_))
+        many = np.bincount(rows, minlength=len(queries)) > max(MANY, self.n_neighbors)
         if many.any():
             nearest[many] = self._compare_all(queries[many])
-            candidates = candidates[~many]
-        rows, images = np.divmod(np.flatnonzero(candidates), len(self.images_))
-        keys = self._key(_squares(queries[~many][rows], self.images_[images]), images)
+            rows, images = rows[~many[rows]], images[~many[rows]]
+        keys = self._key(_squares(queries[rows], self.images_[images]), images)
         order = np.lexsort((keys, rows))
-        starts = np.searchsorted(rows, np.arange(len(queries) - many.sum()))
+        starts = np.searchsorted(rows, np.flatnonzero(~many))
         nearest[~many] = images[order][starts[:, np.newaxis] + np.arange(self.n_neighbors)]
         return nearest
 
@@ -148,6 +152,6 @@ def _squares(queries: np.ndarray, images: np.ndarray) -> np.ndarray:
     return squares
 
 
-def _parts(rows: int, size: int = 250) -> Iterator[slice]:
+def _parts(rows: int, size: int = 100) -> Iterator[slice]:
     """A number of rows at a time, which fit a processor's cache."""
     return (slice(start, start + size) for start in range(0, rows, size))
