@@ -15,7 +15,7 @@ GROUPS = 1000
 SPARE = 5
 """How many images more than neighbours give the bound, for it to be tight."""
 MANY = 7000
-"""Candidates from which on comparing with all images is faster."""
+"""A query with more candidates is compared with all images, which pays where many queries have so many."""
 ROUNDING = 10.0
 """More gray levels than float32 can shift a distance between two projected images."""
 
