@@ -1,12 +1,14 @@
 """k nearest neighbours among images, exactly and several times faster than comparing all pixels."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted
+from threadpoolctl import ThreadpoolController
 
 DIMENSIONS = 96
 SAMPLE = 10_000
@@ -15,7 +17,9 @@ GROUPS = 1000
 SPARE = 5
 """How many images more than neighbours give the bound, for it to be tight."""
 MANY = 7000
-"""A query with more candidates is compared with all images, which pays where many queries have so many."""
+"""A query with more candidates is compared with all images, which a matrix product does faster."""
+AT_ONCE = 400
+"""Queries that all threads together compare at a time: each takes a few numbers an image."""
 ROUNDING = 10.0
 """More gray levels than float32 can shift a distance between two projected images."""
 
@@ -74,12 +78,19 @@ class ExactNeighbors(ClassifierMixin, BaseEstimator):
         norms = np.einsum("nd,nd->n", shadows, shadows)
         factors = np.hstack([-2 * shadows, norms[:, np.newaxis]])  # |a - b|² - |a|² = -2 a·b + |b|²
         nearest = np.empty((len(queries), self.n_neighbors), np.int64)
-        for part in _parts(len(queries)):
+        crowded = np.empty(len(queries), bool)
+
+        def search(part: slice) -> None:
             points = projection.transform(queries[part].astype(np.float32))
             shadow_squares = np.hstack([points, np.ones((len(points), 1), np.float32)]) @ factors.T
             reach = (self._bounds(queries[part], shadow_squares) + ROUNDING) ** 2 + 1e-4 * norms.max()
             reach -= np.einsum("nd,nd->n", points, points)
-            nearest[part] = self._refine(queries[part], shadow_squares <= reach[:, np.newaxis])
+            candidates = shadow_squares <= reach[:, np.newaxis]
+            nearest[part], crowded[part] = self._refine(queries[part], candidates)
+
+        _in_threads(search, len(queries))
+        if crowded.any():
+            nearest[crowded] = self._compare_all(queries[crowded])
         return nearest
 
     def _bounds(self, queries: np.ndarray, shadow_squares: np.ndarray) -> np.ndarray:
@@ -101,19 +112,20 @@ class ExactNeighbors(ClassifierMixin, BaseEstimator):
         squares = _squares(np.repeat(queries, count, axis=0), self.images_[(turns * groups + best).ravel()])
         return np.sqrt(np.sort(squares.reshape(-1, count), axis=1)[:, self.n_neighbors - 1])
 
-    def _refine(self, queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        """The nearest images (n, k) of uint8 queries (n, p) among candidates, bool (n, images)."""
-        nearest = np.empty((len(queries), self.n_neighbors), np.int64)
+    def _refine(self, queries: np.ndarray, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The nearest images (n, k) of uint8 queries (n, p) among candidates, bool (n, images).
+
+        And which queries, bool (n,), have more than MANY candidates: theirs are not looked for.
+        """
+        nearest = np.zeros((len(queries), self.n_neighbors), np.int64)
         rows, images = np.divmod(np.flatnonzero(candidates), len(self.images_))
         many = np.bincount(rows, minlength=len(queries)) > max(MANY, self.n_neighbors)
-        if many.any():
-            nearest[many] = self._compare_all(queries[many])
-            rows, images = rows[~many[rows]], images[~many[rows]]
+        rows, images = rows[~many[rows]], images[~many[rows]]
         keys = self._key(_squares(queries[rows], self.images_[images]), images)
         order = np.lexsort((keys, rows))
         starts = np.searchsorted(rows, np.flatnonzero(~many))
         nearest[~many] = images[order][starts[:, np.newaxis] + np.arange(self.n_neighbors)]
-        return nearest
+        return nearest, many
 
     def _compare_all(self, queries: np.ndarray) -> np.ndarray:
         """The nearest images (n, k) of uint8 queries (n, p), by matrix products with all images.
@@ -123,7 +135,7 @@ class ExactNeighbors(ClassifierMixin, BaseEstimator):
         a, b = queries.astype(np.float32) - 128, self.images_.astype(np.float32) - 128
         a_norms, b_norms = (np.einsum("np,np->n", c, c).astype(np.int64) for c in (a, b))
         nearest = np.empty((len(a), self.n_neighbors), np.int64)
-        for part in _parts(len(a)):
+        for part in _parts(len(a), 100):
             squares = a_norms[part, np.newaxis] + b_norms - 2 * (a[part] @ b.T).astype(np.int64)
             keys = self._key(squares, np.arange(len(b)))
             keys = np.sort(np.partition(keys, self.n_neighbors - 1, axis=1)[:, : self.n_neighbors], axis=1)
@@ -152,6 +164,18 @@ def _squares(queries: np.ndarray, images: np.ndarray) -> np.ndarray:
     return squares
 
 
-def _parts(rows: int, size: int = 100) -> Iterator[slice]:
-    """A number of rows at a time, which fit a processor's cache."""
+def _parts(rows: int, size: int) -> Iterator[slice]:
+    """A number of rows at a time, for the memory's sake."""
     return (slice(start, start + size) for start in range(0, rows, size))
+
+
+def _in_threads(work: Callable[[slice], None], rows: int) -> None:
+    """Do the work on all rows in as many threads as matrix products have, which get one each.
+
+    However many threads, AT_ONCE rows are in memory together.
+    """
+    products = ThreadpoolController().select(user_api="blas")
+    threads = max((library.num_threads for library in products.lib_controllers), default=1)
+    with products.limit(limits=1), ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(work, _parts(rows, max(1, AT_ONCE // threads))):
+            pass  # an error in a thread is raised here
