@@ -101,9 +101,14 @@ def choose_device(wanted: str) -> str:
 def make_deterministic(seed: int, threads: int) -> None:
     """Let equal runs give equal bits: seed, threads, and only algorithms without races."""
     keras.utils.set_random_seed(seed)
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    use_threads(threads)
     tf.config.experimental.enable_op_determinism()
+
+
+def use_threads(threads: int) -> None:
+    """Let an operation use `threads`, and as many run side by side. Works only before the first operation."""
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
 def train(network: keras.Model, data: dataset.Split, settings: Settings, model: str) -> list[training.Epoch]:

@@ -171,8 +171,11 @@ Step = Callable[[np.ndarray, np.ndarray], None]
 
 
 def _pytorch_step(layers: architecture.Architecture, deterministic: bool) -> Step:
+    threads = params.read("threads", params.Positive)
     if deterministic:
-        train_pytorch.make_deterministic(0, torch.get_num_threads())
+        train_pytorch.make_deterministic(0, threads)
+    else:
+        torch.set_num_threads(threads)
     network = pytorch.build(layers).train()
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
 
@@ -186,11 +189,11 @@ def _pytorch_step(layers: architecture.Architecture, deterministic: bool) -> Ste
 
 
 def _tensorflow_step(layers: architecture.Architecture, deterministic: bool) -> Step:
+    threads = params.read("threads", params.Positive)
     if deterministic:
-        train_tensorflow.make_deterministic(0, torch.get_num_threads())
+        train_tensorflow.make_deterministic(0, threads)
     else:
-        tf.config.threading.set_intra_op_parallelism_threads(torch.get_num_threads())
-        tf.config.threading.set_inter_op_parallelism_threads(1)
+        train_tensorflow.use_threads(threads)
     network = tensorflow.build(layers)
     optimizer = keras.optimizers.Adam()
     loss_function = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
