@@ -55,7 +55,7 @@ SEEDS ?= 3
 bench: .venv/installed
 	python -m tools.bench $(MODELS) --seeds $(SEEDS)
 
-# Writes docs/growth.csv and .png: seconds and memory by images, batch size and threads (a quarter hour).
+# Writes docs/growth.csv and .png: seconds and memory by images, batch size and threads (twenty minutes).
 growth: .venv/installed
 	python -m tools.growth
 

@@ -378,7 +378,8 @@ Written by `make growth` from [growth.csv](growth.csv). More images than the dat
 images again; `n^p` is the line through the points of at least 15,000 images.
 
 - An epoch of a network, a regression's step and a tree's level look at each image once: p is near 1.
-  TensorFlow's is lower, because tracing the step takes seconds whatever follows.
+  Trees grown to the end get deeper with more images, theirs is higher; TensorFlow's is lower, because
+  tracing the step takes seconds whatever follows.
 - The neighbours of a test image are looked for among all training images: p is near 1 for a fixed test set.
 - A kernel machine weighs pairs of images near the borders between digits: its p lies between 1 and 2.
 - Memory is that of the images as float32 and of what a framework keeps beside: it grows in proportion.
