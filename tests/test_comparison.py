@@ -96,6 +96,7 @@ def test_what_a_model_adds_is_the_accuracy_with_it_less_that_without_it():
     assert table.gain["c/strong"] == pytest.approx(with_all - without)
     assert table.gained["c/strong"] - table.lost["c/strong"] == round(200 * (with_all - without))
     assert table.p["c/strong"] < 0.05 < table.p["a/weak"]
+    assert table.p_holm["c/strong"] == pytest.approx(3 * table.p["c/strong"])
 
 
 def test_one_model_alone_has_no_pairs_and_adds_to_nothing():

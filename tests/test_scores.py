@@ -33,13 +33,20 @@ def test_scalars_worked_by_hand():
     found = scalars(labels, probabilities)
     assert found["accuracy"] == 0.75  # a tie goes to the lower digit
     assert found["log_loss"] == pytest.approx(-np.log([0.5, 0.15, 0.75, 1]).mean(), abs=1e-6)
-    # digit 0: precision 1, recall 1/2; digit 1: precision 2/3, recall 1; eight digits without images: 0
-    assert found["macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 10, abs=1e-6)
+    # digit 0: precision 1, recall 1/2; digit 1: precision 2/3, recall 1; eight digits do not occur
+    assert found["macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 2, abs=1e-6)
     # of the four pairs (an image of 0, one of 1), digit 0's probability puts all but (0.15, 0.25) in order
     assert found["macro_auc"] == 0.75
     assert found["brier_score"] == pytest.approx((0.5 + 2 * 0.7225 + 2 * 0.0625 + 0) / 4, abs=1e-6)
     # bins of confidence: 0.5 right, 0.85 wrong, 0.75 right, 1 right
     assert found["calibration_error"] == pytest.approx((0.5 + 0.85 + 0.25 + 0) / 4, abs=1e-6)
+
+
+def test_a_perfect_model_of_few_digits_is_perfect_and_a_digit_made_up_is_not():
+    labels = np.array([3, 3, 7], np.uint8)
+    assert scalars(labels, certain(labels))["macro_f1"] == 1
+    made_up = scalars(labels, certain([3, 3, 5]))  # digit 3: 1; digit 7: recall 0; digit 5: precision 0
+    assert made_up["macro_f1"] == pytest.approx(1 / 3, abs=1e-6)
 
 
 def test_wilson_interval_equals_its_formula():

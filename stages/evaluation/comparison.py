@@ -33,9 +33,10 @@ def contributions(labels: np.ndarray, predictions: dict[str, np.ndarray]) -> pd.
     """What each model adds to the mean of all: the accuracy without it, and the gain by it.
 
     gained, lost: test images that only the mean with it, or only the one without it, gets right.
-    p: exact McNemar test of the two. No row if there are fewer than two models.
+    p: exact McNemar test of the two. p_holm: corrected for the number of rows. No row if there are
+    fewer than two models.
     """
-    columns = ["model", "accuracy_without", "gain", "gained", "lost", "p"]
+    columns = ["model", "accuracy_without", "gain", "gained", "lost", "p", "p_holm"]
     if len(predictions) < 2:
         return pd.DataFrame(columns=columns)
     total = np.sum(list(predictions.values()), axis=0, dtype=np.float64)
@@ -54,7 +55,8 @@ def contributions(labels: np.ndarray, predictions: dict[str, np.ndarray]) -> pd.
                 "p": mcnemar(gained, lost),
             }
         )
-    return pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=columns)
+    return table.assign(p_holm=holm(table.p.to_numpy()))
 
 
 def pairs(labels: np.ndarray, predictions: dict[str, np.ndarray]) -> pd.DataFrame:

@@ -47,7 +47,8 @@ def measure(
     accuracy: share of images, with the bounds of its 95 % interval (Wilson, 1927).
     log_loss: mean cross-entropy in nats; a probability of 0 counts as 1.2e-7, what float32 can
         tell from 0 beside 1.
-    macro_f1, macro_auc: means over the digits; AUC is one digit against the rest, digits that no
+    macro_f1: mean over the digits that an image shows or the model predicts.
+    macro_auc: mean of the areas under the ROC curves of each digit against the rest, digits that no
         image or every image shows left out. None if none is left.
     calibration_error: expected calibration error over 15 bins of equal width (Guo et al., 2017,
         arXiv:1706.04599), 0 to 1.
@@ -111,11 +112,13 @@ def per_digit(labels: np.ndarray, probabilities: np.ndarray, curves: Curves) -> 
     """A row a digit: precision, recall, F1, AUC against the rest, and how many images show it.
 
     Precision is 0 for a digit that is never predicted, recall 0 for one that no image shows; its
-    AUC is nan.
+    AUC is nan, and F1, too, if it is not predicted either.
     """
+    predicted = probabilities.argmax(axis=1)
     precision, recall, f1, support = precision_recall_fscore_support(
-        labels, probabilities.argmax(axis=1), labels=DIGITS, zero_division=0
+        labels, predicted, labels=DIGITS, zero_division=0
     )
+    f1[~np.isin(DIGITS, [labels, predicted])] = np.nan
     areas = [auc(*curves[digit]) if digit in curves else np.nan for digit in DIGITS]
     columns = {"digit": DIGITS, "precision": precision, "recall": recall, "f1": f1, "auc": areas}
     return pd.DataFrame(columns | {"support": support})

@@ -149,7 +149,7 @@ def draw_agreement(pairs: pd.DataFrame, models: list[str]) -> Figure:
 
 
 def draw_pairs(pairs: pd.DataFrame, models: list[str]) -> Figure:
-    """Accuracy of the row's model less the column's; grey where chance explains it."""
+    """Accuracy of the row's model less the column's; gray where chance explains it."""
     reverse = pairs.assign(model=pairs.other, other=pairs.model, difference=-pairs.difference)
     both = pd.concat([pairs, reverse])
     difference = 100 * both.pivot(index="model", columns="other", values="difference").loc[models, models]
@@ -165,7 +165,7 @@ def draw_pairs(pairs: pd.DataFrame, models: list[str]) -> Figure:
         colour, text = "white" if dark else "black", f"{difference[i, j]:+.1f}"
         axis.text(j, i, text, color=colour, fontsize=7.5, ha="center", va="center")
     axis.set(
-        title="Accuracy of the row's model less the column's; grey: may be chance (p ≥ 0.05)",
+        title="Accuracy of the row's model less the column's; gray: may be chance (p ≥ 0.05)",
         xlabel="compared with",
         ylabel="model",
     )
@@ -180,7 +180,7 @@ def draw_contributions(contributions: pd.DataFrame, accuracy: float) -> Figure:
     rows = contributions.sort_values("gain", kind="stable")
     figure, axis = plt.subplots(figsize=(8, 1.4 + 0.27 * len(rows)), layout="constrained")
     colours = [colour_of(model) for model in rows.model]
-    real = rows.p.to_numpy() < 0.05
+    real = rows.p_holm.to_numpy() < 0.05
     patches = axis.barh(rows.model, 100 * rows.gain, color=colours)
     for patch, certain in zip(patches, real, strict=True):
         patch.set_alpha(1 if certain else 0.45)
@@ -190,7 +190,7 @@ def draw_contributions(contributions: pd.DataFrame, accuracy: float) -> Figure:
     axis.axvline(0, color="black", linewidth=0.8)
     axis.grid(axis="y", visible=False)
     axis.set(
-        xlabel="gain of accuracy by the model (percentage points); * more than chance (p < 0.05)",
+        xlabel="gain of accuracy by the model (percentage points); * real (corrected p < 0.05)",
         ylabel="model",
         title=f"What each model adds to the mean of all ({accuracy:.2%})",
     )
