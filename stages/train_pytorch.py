@@ -34,7 +34,6 @@ sys.modules.setdefault(
 )
 
 FRAMEWORK = "pytorch"
-OPTIMIZERS = {"adam": partial(torch.optim.Adam, fused=True), "sgd": torch.optim.SGD}
 
 
 class Augmentation(params.Section):
@@ -50,6 +49,11 @@ class Settings(training.NetworkSettings):
     """A PyTorch network's entry in params.yaml."""
 
     augmentation: Augmentation | None = None
+
+    def make_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(network.parameters(), momentum=self.momentum)
+        return torch.optim.Adam(network.parameters(), fused=True)
 
 
 def main() -> None:
@@ -118,8 +122,9 @@ def train(network: nn.Module, data: dataset.Split, settings: Settings, model: st
     validation_pixels = dataset.scale_pixels(data.validation_images, settings.pixel_range)
     validation_images = pytorch.to_tensor(validation_pixels, device)
     validation_labels = to_classes(data.validation_labels, device)
+    refuse_lone_image(network, len(images), settings.batch_size, model)
     rates = training.learning_rates(settings, len(images)).tolist()
-    optimizer = OPTIMIZERS[settings.optimizer](network.parameters())
+    optimizer = settings.make_optimizer(network)
 
     history = []
     for number, epoch_rates in enumerate(rates, start=1):
@@ -155,6 +160,16 @@ def train(network: nn.Module, data: dataset.Split, settings: Settings, model: st
     return history
 
 
+def refuse_lone_image(network: nn.Module, images: int, batch_size: int, model: str) -> None:
+    """Raise UserError if a batch of one image would meet batch normalization that has one value of each."""
+    lone = (images - 1) % batch_size == 0
+    if lone and any(isinstance(module, nn.BatchNorm1d) for module in network.modules()):
+        raise command.UserError(
+            f"params.yaml: {model}.batch_size is {batch_size}, which leaves a batch of one of the {images} "
+            "images: batch_norm after a dense layer needs two; choose another"
+        )
+
+
 def augment(images: torch.Tensor, limits: Augmentation, background: float) -> torch.Tensor:
     """Images (n, 1, 28, 28), each rotated, scaled, sheared and shifted a little, at random.
 
@@ -185,8 +200,8 @@ def evaluate(
     if len(images) == 0:
         return None, None
     logits = pytorch.predict_logits(network, images)
-    accuracy = (logits.argmax(dim=1) == labels).double().mean()
-    return functional.cross_entropy(logits, labels).item(), accuracy.item()
+    correct = (logits.argmax(dim=1) == labels).sum()
+    return functional.cross_entropy(logits, labels).item(), correct.item() / len(labels)
 
 
 def to_classes(labels: np.ndarray, device: torch.device) -> torch.Tensor:

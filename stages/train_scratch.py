@@ -15,7 +15,7 @@ if __name__ == "__main__":
     environment.prepare()
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 from tqdm import tqdm
 
 from stages.common import architecture, command, dataset, params, results, training
@@ -28,18 +28,11 @@ class Settings(training.NetworkSettings):
     """A from-scratch network's entry in params.yaml."""
 
     initialization: Literal["glorot", "he"] = "glorot"
-    momentum: Annotated[params.Number, Field(ge=0, lt=1)] | None = None  # of sgd
     weight_decay: Annotated[params.Number, Field(ge=0)] = 0.0
-
-    @model_validator(mode="after")
-    def _momentum_is_of_sgd(self) -> "Settings":
-        if self.momentum is not None and self.optimizer != "sgd":
-            raise ValueError("momentum is an option of optimizer: sgd")
-        return self
 
     def make_optimizer(self) -> scratch.SGD | scratch.Adam:
         if self.optimizer == "sgd":
-            return scratch.SGD(momentum=self.momentum or 0.0, weight_decay=self.weight_decay)
+            return scratch.SGD(momentum=self.momentum, weight_decay=self.weight_decay)
         return scratch.Adam(weight_decay=self.weight_decay)
 
 
@@ -47,6 +40,7 @@ def main() -> None:
     name = command.model_name(__doc__)
     settings = params.read_model(FRAMEWORK, name, Settings)
     layers = params.read(f"architectures.{settings.architecture}", architecture.Architecture)
+    environment.use_all_threads()
     generator = np.random.default_rng(params.read("seed", params.Seed))
     data = dataset.load_training(training.held_out(settings))
     test_images = dataset.scale_pixels(dataset.load_test_images(), settings.pixel_range)

@@ -25,7 +25,6 @@ from stages.common import architecture, command, dataset, params, results, train
 from stages.models import tensorflow
 
 FRAMEWORK = "tensorflow"
-OPTIMIZERS = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}
 LOSSES = {
     "integer": keras.losses.SparseCategoricalCrossentropy,
     "one_hot": keras.losses.CategoricalCrossentropy,
@@ -46,6 +45,11 @@ class Settings(training.NetworkSettings):
         if self.label_smoothing and self.labels != "one_hot":
             raise ValueError("label_smoothing needs labels: one_hot")
         return self
+
+    def make_optimizer(self, rates: np.ndarray) -> keras.optimizers.Optimizer:
+        if self.optimizer == "sgd":
+            return keras.optimizers.SGD(LearningRates(rates), momentum=self.momentum)
+        return keras.optimizers.Adam(LearningRates(rates))
 
 
 def main() -> None:
@@ -122,7 +126,7 @@ def train(network: keras.Model, data: dataset.Split, settings: Settings, model: 
     validation_images = tf.constant(validation_pixels[..., np.newaxis])
     validation_labels = to_targets(data.validation_labels, settings)
     rates = training.learning_rates(settings, len(images))
-    optimizer = OPTIMIZERS[settings.optimizer](LearningRates(rates))
+    optimizer = settings.make_optimizer(rates)
     smoothed = {"label_smoothing": settings.label_smoothing} if settings.label_smoothing else {}
     loss_function = LOSSES[settings.labels](from_logits=True, **smoothed)
     mean_loss = keras.metrics.Mean()

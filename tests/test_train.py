@@ -3,8 +3,11 @@
 import csv
 import json
 import math
+import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -128,13 +131,12 @@ def test_a_network_trains_on_all_images_when_none_are_held_out(run_stage, framew
 def test_a_diverging_network_is_named_with_its_epoch_and_writes_nothing(run_stage, framework, optimizer):
     model = models(framework)[-1]
     entry = f"{framework}.{model}"
-    options = {f"{entry}.momentum": None} if framework == "scratch" else {}  # it is of sgd alone
     with pytest.raises(UserError, match=rf"{entry}: the loss became \S+ in epoch 1; lower {entry}.learning"):
         run_stage(
             f"train_{framework}",
             model,
-            **options,
             **{
+                f"{entry}.momentum": 0,
                 f"{entry}.learning_rate": 1e9,
                 f"{entry}.optimizer": optimizer,
                 f"{entry}.schedule": "constant",
@@ -220,6 +222,18 @@ def test_numbers_of_another_type_are_no_weights(run_stage):
         ({"arguments": {"n_neighbors": 0}}, "params.yaml: sklearn.knn_3.arguments: .*'n_neighbors'.*Got 0"),
         ({"pixel_range": [0, 1]}, "whole numbers from 0 to 255: let pixel_range be"),
         ({"estimator": "sklearn.svm.LinearSVC", "arguments": {}}, "gives no probabilities"),
+        (
+            {"estimator": "sklearn.pipeline.Pipeline", "arguments": {}},
+            "Pipeline: .*missing 1 required .*'steps'",
+        ),
+        (
+            {"estimator": "lightgbm.LGBMClassifier", "arguments": {"n_estimater": 3}},
+            "LGBMClassifier has no argument 'n_estimater'; allowed: boosting_type, .* and LightGBM's own",
+        ),
+        (
+            {"estimator": "lightgbm.LGBMClassifier", "arguments": {"learning_rate": -1, "verbose": -1}},
+            r"sklearn\.knn_3\.arguments: .*learning_rate",
+        ),
     ],
 )
 def test_an_impossible_estimator_is_refused(run_stage, edits, complaint):
@@ -308,9 +322,71 @@ def test_too_many_held_out_images_are_refused(run_stage):
         run_stage("train_scratch", "mlp_relu", **{"data.validation_images": 400})
 
 
-def test_momentum_is_refused_where_it_does_nothing(run_stage):
-    with pytest.raises(UserError, match=r"scratch\.mlp_relu is .*: momentum is an option of optimizer: sgd"):
-        run_stage("train_scratch", "mlp_relu", **{"scratch.mlp_relu.momentum": 0.9})
+def test_a_batch_of_one_image_is_refused_where_its_mean_is_the_image(run_stage):
+    with pytest.raises(UserError, match=r"pytorch\.sprint\.batch_size is 57, .* one of the 400 images"):
+        run_stage(
+            "train_pytorch",
+            "sprint",
+            **{"pytorch.sprint.batch_size": 57, "pytorch.sprint.validation_images": 0},
+        )
+    run_stage("train_pytorch", "linear", **{"pytorch.linear.batch_size": 57})
+
+
+FILES = {"pytorch": "network.safetensors", "tensorflow": "network.weights.h5", "scratch": "network.npz"}
+
+
+@pytest.mark.parametrize("framework", FILES)
+def test_damaged_weights_are_read_or_refused_but_nothing_else_happens(tmp_path, framework):
+    layers = TypeAdapter(Architecture).validate_python([{"dense": 10}])
+    library = {"pytorch": pytorch, "tensorflow": tensorflow, "scratch": scratch}[framework]
+    path = tmp_path / FILES[framework]
+    build = (
+        partial(scratch.build, generator=np.random.default_rng(0))
+        if framework == "scratch"
+        else library.build
+    )
+    library.save(build(layers), path)
+    refused = damage(path, lambda: library.load(layers, path), times=30 if framework == "tensorflow" else 300)
+    assert refused > 10
+
+
+def test_a_damaged_classifier_is_read_or_refused_but_nothing_else_happens(tmp_path):
+    classifier = sklearn.build("sklearn.linear_model.LogisticRegression", {}, seed=0)
+    classifier.fit(np.eye(10, dtype=np.float32), np.arange(10))
+    sklearn.save(classifier, path := tmp_path / "classifier.skops")
+    assert damage(path, lambda: sklearn.load(path), times=200) > 50
+
+
+def damage(path: Path, load: Callable[[], object], times: int) -> int:
+    """Load a file many times, each time with a few other bytes or cut short; how often it is refused."""
+    good, generator, refused = path.read_bytes(), np.random.default_rng(0), 0
+    for _ in range(times):
+        content = bytearray(good)
+        for place in generator.integers(0, min(len(good), 2000), generator.integers(1, 4)):
+            content[place] = generator.integers(256)
+        path.write_bytes(content[: len(good) if generator.random() < 0.8 else generator.integers(len(good))])
+        try:
+            load()
+        except UserError as error:
+            assert str(error).startswith(str(path))
+            assert "\n" not in str(error)
+            refused += 1
+    return refused
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow", "scratch"])
+def test_momentum_speeds_sgd_up_and_is_refused_elsewhere(run_stage, framework):
+    model = models(framework)[0]
+    entry = f"{framework}.{model}"
+    sgd = {f"{entry}.optimizer": "sgd", f"{entry}.learning_rate": 0.003, f"{entry}.schedule": "constant"}
+    losses = []
+    for momentum in (0, 0.9):
+        run_stage(f"train_{framework}", model, **sgd, **{f"{entry}.momentum": momentum})
+        with results.path("history", framework, model, "csv").open() as file:
+            losses.append(float(list(csv.DictReader(file))[-1]["validation_loss"]))
+    assert losses[1] < losses[0]
+    with pytest.raises(UserError, match=rf"{entry} is .*: momentum is an option of optimizer: sgd"):
+        run_stage(f"train_{framework}", model, **{f"{entry}.momentum": 0.9, f"{entry}.optimizer": "adam"})
 
 
 def test_label_smoothing_is_refused_without_one_hot_labels(run_stage):
@@ -402,7 +478,10 @@ class Mixtures(TorchDispatchMode):
 
 def test_training_keeps_every_tensor_on_its_device(monkeypatch):
     """On the device `meta`, which computes nothing but shapes: so a graphics card needs no other code."""
-    monkeypatch.setitem(train_pytorch.OPTIMIZERS, "adam", torch.optim.Adam)  # fused wants a real device
+    adam = torch.optim.Adam
+    monkeypatch.setattr(
+        torch.optim, "Adam", lambda weights, fused: adam(weights)
+    )  # fused wants a real device
     monkeypatch.setattr(torch.Tensor, "item", lambda tensor: 1.0)
     arrays = tiny_arrays()
     data = dataset.Split(
@@ -422,6 +501,43 @@ def test_training_keeps_every_tensor_on_its_device(monkeypatch):
     assert {tensor.device.type for tensor in network.state_dict().values()} == {"meta"}
 
 
+def output_of(code: str, **environment: str) -> str:
+    """What a Python program prints that runs in the project."""
+    options = {"env": {**os.environ, **environment}, "capture_output": True, "text": True}
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, **options)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems pin no processes to processors")
+def test_products_use_the_threads_of_params_on_one_processor_too():
+    code = """
+import os
+os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
+from stages.common import environment
+environment.prepare()
+import numpy, threadpoolctl
+environment.use_all_threads()
+print({library["num_threads"] for library in threadpoolctl.threadpool_info()})
+"""
+    assert output_of(code).strip() == str({load_params()["threads"]})
+
+
+def test_the_user_s_own_keras_configuration_changes_nothing(tmp_path):
+    configuration = {
+        "floatx": "float16",
+        "epsilon": 0.1,
+        "backend": "jax",
+        "image_data_format": "channels_first",
+    }
+    (tmp_path / "keras.json").write_text(json.dumps(configuration))
+    code = """
+from stages.models.tensorflow import keras
+print(keras.config.floatx(), keras.config.epsilon(), keras.config.backend(), keras.config.image_data_format())
+"""
+    assert output_of(code, KERAS_HOME=str(tmp_path)) == "float32 1e-07 tensorflow channels_last\n"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere LightGBM brings or asks for its own")
 def test_lightgbm_gets_a_libgomp_where_the_system_has_none():
     hiding = """
@@ -435,6 +551,4 @@ ctypes.CDLL = without_system
 from stages.models import sklearn
 print(open("/proc/self/maps").read())
 """
-    run = subprocess.run([sys.executable, "-c", hiding], cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert "torch/lib/libgomp.so.1" in run.stdout
+    assert "torch/lib/libgomp.so.1" in output_of(hiding)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages.common import dataset, params
 from stages.common.command import UserError
@@ -19,6 +19,7 @@ class NetworkSettings(params.Section):
     architecture: str
     pixel_range: params.PixelRange
     optimizer: Literal["sgd", "adam"]
+    momentum: params.Share = 0.0  # of optimizer: sgd
     learning_rate: params.Rate
     schedule: Literal["constant", "one_cycle"]
     batch_size: params.Positive
@@ -26,6 +27,12 @@ class NetworkSettings(params.Section):
     validation_images: params.Count | None = None
     label_smoothing: params.Share = 0.0  # of a target's probability, spread evenly over all classes
     prediction_shift: Annotated[params.Count, Field(lt=dataset.IMAGE_SIZE)] = 0  # pixels
+
+    @model_validator(mode="after")
+    def _momentum_is_of_sgd(self) -> "NetworkSettings":
+        if self.momentum and self.optimizer != "sgd":
+            raise ValueError("momentum is an option of optimizer: sgd")
+        return self
 
 
 def held_out(settings: NetworkSettings) -> int:
