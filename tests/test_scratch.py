@@ -230,7 +230,7 @@ def test_random_networks_have_the_gradients_of_finite_differences(data, seed, n)
         (scratch.Adam, torch.optim.AdamW, {"weight_decay": 0.3}),
     ],
 )
-def test_optimisers_take_the_steps_of_pytorch(ours, theirs, options):
+def test_optimizers_take_the_steps_of_pytorch(ours, theirs, options):
     network = scratch.Network([scratch.Dense(GENERATOR.normal(size=(4, 3)))])
     layer = network.layers[0]
     tensors = {name: torch.tensor(array, requires_grad=True) for name, array in layer.parameters.items()}

@@ -349,7 +349,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         warm_up = few_images(Path(temporary))
         for model in chosen:
-            run(model, warm_up, {"data.validation_images": 100})
+            of_network = {f"{model.replace('/', '.')}.validation_images": 100}
+            run(model, warm_up, {} if model.startswith("sklearn/") else of_network)
             write([measure(model, arguments.seeds, ROOT / "data")])
 
 
@@ -365,7 +366,8 @@ Each run is the stage itself in a process of its own, one after the other, with 
   *prediction*: wall-clock seconds from arrays in memory, median (least–most); compiling and tracing
   count. *start*: what the process takes beside, imports, reading and writing.
 - *images/s*: training images times epochs by seconds. *s to 98 %, 99 %*: training until the end of the epoch
-  whose validation accuracy reaches it; where no images are held out, until the end, by the test images.
+  whose validation accuracy reaches it; where no images are held out, until the end, by the test images;
+  empty if a seed does not get there.
 - *memory*: the process's peak. *multiply-adds*: of one image, forward. *of matmul*: operations of the
   convolutions and dense layers, forward and backward, a second, as a share of what NumPy's float32 product of
   two 2048×2048 matrices reaches on the same machine just before.
@@ -375,15 +377,19 @@ Each run is the stage itself in a process of its own, one after the other, with 
 ![Seconds and mebibytes against images, batch size and threads](growth.png)
 
 Written by `make growth` from [growth.csv](growth.csv). More images than the data set has are the same
-images again; `n^p` is the line through the points of at least 15,000 images.
+images again; `n^p` is the line through the seconds to train and predict for at least 15,000 images. Every
+point is one run, and equal runs on a shared machine differ by up to a quarter.
 
-- An epoch of a network, a regression's step and a tree's level look at each image once: p is near 1.
+- An epoch of a network, a regression's step and a tree's level look at each image once: p is near 1, and
+  lower where predicting the test images, which stay the same, takes a good part of the time.
   Trees grown to the end get deeper with more images, theirs is higher; TensorFlow's is lower, because
   tracing the step takes seconds whatever follows.
 - The neighbours of a test image are looked for among all training images: p is near 1 for a fixed test set.
 - A kernel machine weighs pairs of images near the borders between digits: its p lies between 1 and 2.
-- Memory is that of the images as float32 and of what a framework keeps beside: it grows in proportion.
-- Small networks gain little from a second thread: their steps are too short to be shared.
+- Networks keep the images as bytes, so their memory grows little beside what the framework itself takes; the
+  others work on float32 copies, several at a time, and grow in proportion to the images.
+- Small networks gain little from a second thread: their steps are too short to be shared. The kernel
+  machine's solver uses one.
 """
 
 if __name__ == "__main__":

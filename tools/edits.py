@@ -19,11 +19,14 @@ from typing import Any
 import yaml
 from dvc.repo import Repo
 
+from stages.common import command
+
 PAGE = Path("docs/edits.md")
 HEAD = """# What runs again after an edit
 
 Written by `make edits`, which asks DVC. A stage that follows a changed one runs only if its input
-really differs: after a training stage that is `evaluate`, and after it `visualize` and `report`.
+really differs: after a training stage these are `evaluate`, `visualize`, `report` and, for a model under
+`carried`, `compare_frameworks`.
 
 | edit | stages that run again |
 | --- | --- |
@@ -31,6 +34,7 @@ really differs: after a training stage that is `evaluate`, and after it `visuali
 
 
 def main() -> None:
+    command.no_arguments(__doc__)
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(page(), encoding="utf-8")
 
@@ -74,8 +78,8 @@ def edits_of_parameters(project: Path) -> Iterator[tuple[str, str]]:
 
 
 def edits_of_files(project: Path) -> Iterator[tuple[str, str]]:
-    """Each source file of the stages and what a comment in it concerns."""
-    for path in sorted((project / "stages").rglob("*.py")):
+    """Each file under stages/, templates included, and what a line more in it concerns."""
+    for path in sorted(path for path in (project / "stages").rglob("*") if path.is_file()):
         original = path.read_text(encoding="utf-8")
         path.write_text(original + "# a comment\n", encoding="utf-8")
         name = path.relative_to(project).as_posix()

@@ -27,7 +27,7 @@ import torch
 from torch.nn import functional
 
 from stages import compare_frameworks, train_pytorch, train_tensorflow
-from stages.common import architecture, dataset, params, results
+from stages.common import architecture, command, dataset, params, results
 from stages.models import exchange, pytorch, scratch, tensorflow
 from tools import machine
 
@@ -38,10 +38,11 @@ NETWORK = "cnn_dropout"
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
+    if sys.argv[1:2] and sys.argv[1] in FRAMEWORKS:
         framework, determinism = sys.argv[1:]
         print(json.dumps(milliseconds(framework, determinism == "deterministic")))
     else:
+        command.no_arguments(__doc__)
         PAGE.write_text(page(), encoding="utf-8")
 
 
@@ -120,7 +121,7 @@ def first_adam_step(gradient: float) -> dict[str, float]:
 
 
 def running_variance(images: int) -> dict[str, float]:
-    """What batch normalisation keeps as the variance of a batch of +1 and -1, if it keeps all of it."""
+    """What batch normalization keeps as the variance of a batch of +1 and -1, if it keeps all of it."""
     batch = np.resize(np.array([1, -1], np.float32), (images, 1))
     module = torch.nn.BatchNorm1d(1, momentum=1.0)
     module(torch.from_numpy(batch))
@@ -284,7 +285,7 @@ def _pair(zeros: tuple[int, int] | None) -> str:
 
 TEXT = """# What differs between the frameworks, and why
 
-Written by `make frameworks` from measurements, each of which a test tries:
+Written by `make frameworks` from measurements, most of which a test tries:
 [tests/test_frameworks.py](../tests/test_frameworks.py). With equal weights the three build the same function
 and learn the same: [tests/test_exchange.py](../tests/test_exchange.py) carries weights between them, and the
 report shows how far trained networks then lie apart on all test images.
@@ -329,14 +330,14 @@ after it. The first step with learning rate 1:
 | --- | --- | --- | --- |
 {adam}
 
-Batch normalisation: PyTorch's `momentum=0.1` is Keras's `momentum=0.9`. Of a batch whose variance is 1 the
+Batch normalization: PyTorch's `momentum=0.1` is Keras's `momentum=0.9`. Of a batch whose variance is 1 the
 running variance remembers
 
 | images | PyTorch | Keras | NumPy |
 | --- | --- | --- | --- |
 {variance}
 
-because PyTorch divides by n - 1 there, while it normalises with n.
+because PyTorch divides by n - 1 there, while it normalizes with n.
 
 ## Layout
 

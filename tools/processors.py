@@ -19,6 +19,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from stages.common import command, environment, params
+
+if __name__ == "__main__" and sys.argv[1:]:
+    environment.prepare()
+
 import numpy as np
 import yaml
 
@@ -39,7 +44,8 @@ Written by `make processors`: every model trained natively and on two emulated p
 and predictions compared byte by byte. A number is the largest difference between two probabilities.
 
 Native: {machine}.
-Emulated by {emulator}. One epoch of {images} images, {held_out} of them held out.
+Emulated by {emulator}. One epoch of {images} images; networks hold {held_out} of them out.
+The last column compares the profiles natively: one epoch of {timed} images, medians of {repeats} runs.
 
 | model | {columns} | portable: time against fast |
 | --- |{rules} --- |
@@ -51,17 +57,19 @@ for PyTorch's matrix products it picks its kernels by the processor's vendor, an
 it use everywhere are slower. TensorFlow multiplies matrices with oneDNN, NumPy and scikit-learn with
 OpenBLAS, which go by the instructions alone; the nearest neighbours are whole numbers and cannot differ.
 The exception is `tensorflow/sprint`, TensorFlow's one network with batch normalization: it differs even from
-its own kind of processor, emulated, so that not the instructions but something else of the processor decides.
+its own kind of processor, emulated, so something other than the instructions decides.
 
 QEMU emulates no AVX-512 and no AMX. A processor that has them uses them in `fast`, so there expect every
-model but the nearest neighbours and the forest to differ in the last digits. `portable` leaves them unused.
+model but the nearest neighbours and the forests to differ in the last digits. `portable` leaves them unused.
 """
 
 
 def main() -> None:
-    if len(sys.argv) == 2:
+    if sys.argv[1:] and sys.argv[1] in FRAMEWORKS:
         train_all(sys.argv[1])
-    elif shutil.which(EMULATOR) is None:
+        return
+    command.no_arguments(__doc__)
+    if shutil.which(EMULATOR) is None:
         sys.exit(f"error: {EMULATOR} is missing: install Debian's package qemu-user")
     elif int(emulator_version().partition(".")[0]) < OLDEST:
         sys.exit(f"error: QEMU {emulator_version()} crashes on some models: install {OLDEST} or later")
@@ -71,9 +79,6 @@ def main() -> None:
 
 def train_all(framework: str) -> None:
     """Train every model of a framework in this process: most of an emulated run is imports."""
-    from stages.common import environment, params
-
-    environment.prepare()
     stage = import_module(f"stages.train_{framework}")
     for model in params.read(framework, dict):
         sys.argv = [stage.__name__, model]
@@ -97,6 +102,8 @@ def page() -> str:
         emulator=f"QEMU {emulator_version()}",
         images=IMAGES,
         held_out=IMAGES // 3,
+        timed=f"{TIMED_IMAGES:,}",
+        repeats=REPEATS,
         columns=" | ".join(columns),
         rules=" --- |" * len(columns),
     )

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from stages.common import command
 from tools import machine
 
 README = Path("README.md")
@@ -55,6 +56,7 @@ def with_table(text: str, table: str) -> str:
 
 
 if __name__ == "__main__":
+    command.no_arguments(__doc__)
     try:
         results = table(Path("outputs"))
         results += f"\nMeasured on: {machine.describe()}.\n"

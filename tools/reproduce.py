@@ -2,8 +2,8 @@
 
     make reproduce      (python -m tools.reproduce)
 
-Clones HEAD into a temporary folder, runs everything there with empty caches, and compares the
-checksums with those in the committed dvc.lock: a row an output, exit status 1 if one differs.
+Clones HEAD into a temporary folder, runs everything there with an empty DVC cache, and compares
+the checksums with those in the committed dvc.lock: a row an output, exit status 1 if one differs.
 Timings, and the report that shows them, are left out. On another machine than README.md names,
 bits may differ; then the metrics are compared within TOLERANCE.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import yaml
 
+from stages.common import command
 from tools import machine
 
 SECONDS = ("outputs/timings/", "outputs/report")
@@ -25,6 +26,7 @@ TOLERANCE = 0.005
 
 
 def main() -> int:
+    command.no_arguments(__doc__)
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
         _run("git", "clone", "--quiet", "--no-local", str(Path.cwd()), str(clone))
