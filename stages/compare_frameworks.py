@@ -3,7 +3,7 @@
     python -m stages.compare_frameworks
 
 The networks stand in params.yaml under `carried`. The weights of each go into the same network
-built by the two other frameworks, and all three see all test images. Reads data/test_images.npy
+built by the two other frameworks, and all three see all test images, on the CPU. Reads data/test_images.npy
 and outputs/models/; writes outputs/parity.csv: model, carried_to, the largest difference of a
 logit, and how many images get another digit (`ties` of them because two logits were closer than
 twice that difference).
@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 import torch
+from pydantic import ConfigDict
 
 from stages.common import command, dataset, files, params, results
 from stages.common.architecture import Architecture
@@ -47,24 +48,34 @@ class Carried(params.Section):
     scratch: str
 
 
+class Trained(params.Section):
+    """What matters here of a trained network's entry in params.yaml."""
+
+    model_config = ConfigDict(extra="ignore")
+    architecture: str
+    pixel_range: params.PixelRange
+
+
 def main() -> None:
     command.no_arguments(__doc__)
+    tf.config.set_visible_devices([], "GPU")
     tf.config.threading.set_intra_op_parallelism_threads(params.read("threads", params.Positive))
     torch.set_num_threads(params.read("threads", params.Positive))
+    environment.use_all_threads()
     carried = params.read("carried", Carried)
     layers = params.read(f"architectures.{carried.architecture}", Architecture)
     images = dataset.load_test_images()
     rows = []
     for framework, (load, extension) in LOAD.items():
         name = getattr(carried, framework)
-        settings = params.read(f"{framework}.{name}", dict)
-        if settings["architecture"] != carried.architecture:
+        settings = params.read(f"{framework}.{name}", Trained)
+        if settings.architecture != carried.architecture:
             raise command.UserError(
                 f"params.yaml: carried.{framework} is {name!r}, whose architecture is "
-                f"{settings['architecture']}; allowed: models of {carried.architecture}"
+                f"{settings.architecture}; allowed: models of {carried.architecture}"
             )
         network = load(layers, results.path("models", framework, name, extension))
-        pixels = dataset.scale_pixels(images, tuple(settings["pixel_range"]))
+        pixels = dataset.scale_pixels(images, settings.pixel_range)
         for row in compare(framework, network, layers, pixels):
             rows.append({"model": f"{framework}/{name}", **row})
             print(

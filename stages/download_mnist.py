@@ -9,12 +9,13 @@ user's cache folder and download nothing.
 
 import gzip
 import os
+import re
 import signal
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -109,7 +110,9 @@ def main() -> None:
 
 def find(folder: str) -> dict[str, Path]:
     """The four IDX files in the user's own `folder`: plain or .gz, with `-idx` or `.idx` in the name."""
-    root = Path(folder).expanduser()
+    root = Path(folder)
+    with suppress(RuntimeError):  # ~somebody who does not exist
+        root = root.expanduser()
     if not root.is_dir():
         raise command.UserError(
             f"params.yaml: data.dataset is {folder!r}, which is no folder; "
@@ -273,7 +276,7 @@ def _reason(error: Exception) -> str:
         return f"no data for {STALLED_AFTER} seconds"
     if isinstance(error, requests.ConnectionError):
         return "no connection"
-    return " ".join(str(error).split())
+    return re.sub(r"//[^/@\s]+@", "//", " ".join(str(error).split()))  # without the index's password
 
 
 _MAGIC = {"images": 2051, "labels": 2049}  # unsigned bytes in 3 dimensions, in 1 dimension

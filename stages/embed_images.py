@@ -25,6 +25,7 @@ PERPLEXITY = 30
 
 def main() -> None:
     command.no_arguments(__doc__)
+    environment.use_all_threads()
     pixels = dataset.scale_pixels(dataset.load_test_images(), (0, 1))
     labels = dataset.load_labels("test")[:IMAGES]
     components, plane = embed(pixels.reshape(len(pixels), -1))
@@ -40,12 +41,17 @@ def embed(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of the first IMAGES of `rows`, float32 (n, 784): PCA (n', 50) of all rows, and t-SNE (n', 2) of it.
 
     PCA: Hotelling, 1933. t-SNE: van der Maaten and Hinton, 2008, JMLR 9. Fewer than 50 rows have as
-    many components as there are rows. Raises UserError for fewer than four: they have no plane.
+    many components as there are rows. Raises UserError for fewer than four, or if all are the same.
     """
     if len(rows) < 4:
         raise command.UserError(f"{dataset.FOLDER}: {len(rows)} test images; t-SNE takes at least 4")
     pca = PCA(min(COMPONENTS, *rows.shape), svd_solver="covariance_eigh")
-    components = pca.fit(rows).transform(rows[:IMAGES])
+    with np.errstate(invalid="ignore"):  # the share of the variance, if there is none
+        components = pca.fit(rows).transform(rows[:IMAGES])
+    if np.ptp(components, axis=0).max() < 1e-6:
+        raise command.UserError(
+            f"{dataset.FOLDER}: the test images are all the same; t-SNE takes different ones"
+        )
     tsne = TSNE(
         perplexity=min(PERPLEXITY, (len(components) - 1) / 3),
         init="pca",

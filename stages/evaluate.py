@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pandas.errors import EmptyDataError, ParserError
 
 from stages.common import command, dataset, files, params, results
 from stages.evaluation import comparison, scores
@@ -84,9 +83,13 @@ def find(kind: str, models: list[tuple[str, str]], extension: str) -> dict[str, 
         if not path.is_file():
             raise command.UserError(f"{path} is missing: `dvc repro` trains {model} and makes it")
     present = {path for path in (results.OUTPUTS / kind).rglob("*") if path.is_file()}
-    for path in sorted(present - set(paths.values())):
-        if ".partial" not in path.name:
-            raise command.UserError(f"{path} is of no model in params.yaml; remove it: rm {path}")
+    left = sorted(path for path in present - set(paths.values()) if ".partial" not in path.name)
+    if left:
+        models_left = [f"{results.OUTPUTS}/*/{path.parent.name}/{path.name.split('.')[0]}.*" for path in left]
+        raise command.UserError(
+            f"{', '.join(map(str, left))}: of no model in params.yaml; to remove all that such models left: "
+            f"rm -f {' '.join(map(str, left))} {' '.join(models_left)}"
+        )
     return paths
 
 
@@ -106,19 +109,18 @@ def load_predictions(path: Path, images: int) -> np.ndarray:
 
 def load_card(path: Path) -> dict[str, int | None]:
     """The model's number of parameters and of training images."""
-    try:
+    with files.reading(path, "is no card of a model"):
         card = json.loads(path.read_text(encoding="utf-8"))
-        return {key: card[key] for key in ("parameters", "training_images")}
-    except (ValueError, KeyError, TypeError) as error:
-        raise command.UserError(f"{path} is damaged: {error!r}; `dvc repro` makes it anew") from None
+        numbers = {key: card[key] for key in ("parameters", "training_images")}
+        if not all(number is None or type(number) is int for number in numbers.values()):
+            raise TypeError(f"it holds {numbers}")
+        return numbers
 
 
 def load_history(path: Path) -> pd.DataFrame:
     """A row an epoch. Raises UserError, naming the file, if it is no table."""
-    try:
+    with files.reading(path, "is no CSV table"):
         return pd.read_csv(path)
-    except (ParserError, EmptyDataError, UnicodeDecodeError) as error:
-        raise command.UserError(f"{path} is no CSV table: {' '.join(str(error).split())}") from None
 
 
 def print_summary(summary: pd.DataFrame) -> None:

@@ -9,6 +9,7 @@ from run to run: this is, beside the timings, the one result that two runs do no
 """
 
 import base64
+import json
 import platform
 import struct
 from importlib.metadata import version
@@ -25,6 +26,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 TABLES, PLOTS, REPORT = (results.OUTPUTS / name for name in ("tables", "plots", "report"))
 FRAMEWORKS = ("pytorch", "tensorflow", "scratch", "sklearn")
 PACKAGES = ("torch", "tensorflow", "keras", "numpy", "scikit-learn", "scipy", "pandas", "matplotlib", "dvc")
+TIMINGS = ("device", "training_seconds", "prediction_seconds")
 REAL = 0.05
 """A difference with a smaller corrected p is called real."""
 
@@ -56,7 +58,7 @@ SINGLE = {
 
 def main() -> None:
     command.no_arguments(__doc__)
-    tables = {path.stem: pd.read_csv(path) for path in sorted(TABLES.glob("*.csv"))}
+    tables = {path.stem: load_table(path) for path in sorted(TABLES.glob("*.csv"))}
     seconds = load_seconds()
     summary = tables["summary"].set_index("model").join(seconds)
     summary = summary.sort_values("accuracy", ascending=False, kind="stable")
@@ -70,7 +72,7 @@ def main() -> None:
         "best": records(best_of_each_framework(summary)),
         "significance": significance(tables["pairs"], list(summary.index)),
         "adding": adding(tables["contributions"]),
-        "parity": records(pd.read_csv(results.OUTPUTS / "parity.csv")),
+        "parity": records(load_table(results.OUTPUTS / "parity.csv")),
         "pictures": pictures(PLOTS / "overall", OVERALL) | speed_picture(summary),
         "models": models(list(summary.index), tables),
     }
@@ -92,14 +94,22 @@ def main() -> None:
     print(f"{REPORT / 'index.html'}: {len(content['models'])} models")
 
 
+def load_table(path: Path) -> pd.DataFrame:
+    """A table that another stage left."""
+    with files.reading(path, "is no CSV table"):
+        return pd.read_csv(path)
+
+
 def load_seconds() -> pd.DataFrame:
     """The seconds that each model took, by framework/model."""
     folder = results.OUTPUTS / "timings"
     rows = {}
     for framework in FRAMEWORKS:
         for name in params.read(framework, dict):
-            timings = pd.read_json(folder / framework / f"{name}.json", typ="series")
-            rows[f"{framework}/{name}"] = timings
+            path = folder / framework / f"{name}.json"
+            with files.reading(path, "holds no seconds of a model"):
+                timings = json.loads(path.read_text(encoding="utf-8"))
+                rows[f"{framework}/{name}"] = {key: timings[key] for key in TIMINGS}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -113,7 +123,7 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def best_of_each_framework(summary: pd.DataFrame) -> pd.DataFrame:
     """The first row of every framework, ensembles left out; the best first if `summary` is sorted so."""
-    rows = summary[summary.parameters.notna()].reset_index()
+    rows = summary[~summary.index.str.startswith("ensemble/")].reset_index()
     return rows.assign(framework=rows.model.str.split("/").str[0]).drop_duplicates("framework")
 
 
@@ -134,7 +144,7 @@ def significance(pairs: pd.DataFrame, models: list[str]) -> list[dict[str, Any]]
 
 def adding(contributions: pd.DataFrame) -> list[str]:
     """The models without which the mean of all would really be worse."""
-    return list(contributions.model[(contributions.gain > 0) & (contributions.p < REAL)])
+    return list(contributions.model[(contributions.gain > 0) & (contributions.p_holm < REAL)])
 
 
 def pictures(folder: Path, captions: dict[str, str]) -> dict[str, dict[str, Any]]:

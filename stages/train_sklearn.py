@@ -40,6 +40,7 @@ def main() -> None:
     name = command.model_name(__doc__)
     settings = params.read_model(FRAMEWORK, name, Settings)
     threads = params.read("threads", params.Positive)
+    environment.use_all_threads()
     classifier = sklearn.build(settings.estimator, settings.arguments, params.read("seed", params.Seed))
     data = dataset.load_training(held_out=0)
     train_pixels = prepare(data.train_images, settings)
@@ -51,7 +52,7 @@ def main() -> None:
             train(classifier, train_pixels, data.train_labels, threads)
         with results.Stopwatch() as prediction_time:
             probabilities = sklearn.predict_proba(classifier, test_pixels)
-    except (ValueError, TypeError) as error:  # scikit-learn checks the arguments while it fits
+    except (ValueError, TypeError, *sklearn.errors()) as error:  # arguments are checked while it fits
         reason = " ".join(str(error).split())
         raise command.UserError(f"params.yaml: {FRAMEWORK}.{name}.arguments: {reason}") from None
 

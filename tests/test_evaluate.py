@@ -74,11 +74,11 @@ def test_one_model_alone_is_evaluated_and_drawn(trained, run_stage):
         ),
         (
             lambda path: path.with_name("stray.npy").touch(),
-            r"pytorch/stray\.npy is of no model in params.yaml; remove it: rm outputs",
+            r"pytorch/stray\.npy: of no model in params.yaml; .*: rm -f \S+ outputs/\*/pytorch/stray\.\*",
         ),
         (
             lambda path: results.path("cards", "pytorch", "linear", "json").write_text("{}"),
-            r"cards/pytorch/linear\.json is damaged",
+            r"cards/pytorch/linear\.json is no card of a model",
         ),
         (
             lambda path: results.path("history", "pytorch", "linear", "csv").write_text(""),

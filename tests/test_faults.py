@@ -97,6 +97,48 @@ def test_a_full_disk_is_one_line_and_leaves_the_earlier_results(project):
 
 
 @pytest.mark.parametrize(
+    ("stage", "model", "largest"),
+    [
+        ("train_pytorch", "linear", "models/pytorch/linear.safetensors"),
+        ("train_tensorflow", "cnn", "models/tensorflow/cnn.weights.h5"),
+        ("train_scratch", "mlp_relu", "models/scratch/mlp_relu.npz"),
+        ("train_sklearn", "knn_3", "models/sklearn/knn_3.skops"),
+        ("embed_images", None, "embedding.csv"),
+    ],
+)
+def test_a_stage_says_which_file_the_disk_has_no_room_for(project, stage, model, largest):
+    path = project / "outputs" / largest
+    before, size = path.read_bytes(), path.stat().st_size
+    run = subprocess.run(
+        [sys.executable, "-m", f"stages.{stage}", *([model] if model else [])],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, size - 1)),
+    )
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1].startswith("error: outputs/")
+    assert "File too large" in run.stderr.splitlines()[-1]
+    assert "Traceback" not in run.stderr
+    assert path.read_bytes() == before
+    assert not list(project.rglob("*.partial*"))
+
+
+def test_a_terminated_stage_leaves_nothing_half_done(project):
+    run = subprocess.Popen(
+        [sys.executable, "-m", "stages.visualize"], cwd=project, stderr=subprocess.PIPE, text=True
+    )
+    while not list((project / "outputs").glob("plots.partial/*/*.png")):
+        assert run.poll() is None
+        time.sleep(0.01)
+    run.terminate()
+    assert run.wait(30) == 128 + signal.SIGTERM
+    assert run.stderr.read() == ""  # the end comes when the processes that draw have ended, too
+    assert not list(project.rglob("*.partial*"))
+    assert (project / "outputs/plots/overall/accuracy.png").is_file()
+
+
+@pytest.mark.parametrize(
     ("path", "stage"),
     [
         ("data/test_labels.npy", "download_mnist"),

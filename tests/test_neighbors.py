@@ -62,6 +62,11 @@ def test_votes_are_those_of_scikit_learn():
     np.testing.assert_array_equal(ours.predict(queries), theirs.predict(queries))
 
 
+def test_of_one_image_all_are_neighbours():
+    model = ExactNeighbors(1).fit(np.full((1, 784), 9, np.float32), np.array([4]))
+    assert model.predict(np.zeros((3, 784), np.float32)).tolist() == [4, 4, 4]
+
+
 @pytest.mark.parametrize("pixels", [0.5, -1, 256, np.nan])
 def test_pixels_that_are_no_gray_levels_are_refused(pixels):
     images = np.zeros((3, 784), np.float32)

@@ -1,7 +1,8 @@
 import pytest
 from conftest import edit_params
 
-from stages.common import params, training
+from stages import train_pytorch
+from stages.common import architecture, params, training
 from stages.common.command import UserError
 
 
@@ -20,7 +21,7 @@ def read(workspace, key, kind):
         ("epochs", True, "pytorch.mlp.epochs is True: a number is wanted"),
         ("optimizer", "adma", "pytorch.mlp.optimizer is 'adma': it should be 'sgd' or 'adam'"),
         ("pixel_range", [1, 0], "the first number must be smaller"),
-        ("momentum", 0.9, "pytorch.mlp.momentum is unknown; allowed: architecture, pixel_range"),
+        ("nesterov", 0.9, "pytorch.mlp.nesterov is unknown; allowed: architecture, pixel_range"),
         ("validation_images", -5, "pytorch.mlp.validation_images is -5"),
         ("prediction_shift", True, "pytorch.mlp.prediction_shift is True: a number is wanted"),
         ("prediction_shift", 28, "pytorch.mlp.prediction_shift is 28: it should be less than 28"),
@@ -34,6 +35,36 @@ def test_a_wrong_value_is_named_with_what_is_allowed(workspace, key, value, comp
     assert complaint in str(caught.value)
     assert str(caught.value).startswith("params.yaml: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "kind", "complaint"),
+    [
+        (
+            "pytorch.champion.augmentation.rotate",
+            8,
+            ("pytorch.champion", train_pytorch.Settings),
+            "pytorch.champion.augmentation.rotate is unknown; allowed: rotation, scale, shear, shift",
+        ),
+        (
+            "architectures.cnn",
+            [{"conv": {"filters": 3, "kernel": 3, "padding": "same", "strid": 2}}, {"dense": 10}],
+            ("architectures.cnn", architecture.Architecture),
+            "strid is unknown; allowed: kind, filters, kernel, padding, stride",
+        ),
+    ],
+)
+def test_an_unknown_key_is_named_with_those_of_its_own_section(workspace, key, value, kind, complaint):
+    edit_params(workspace, key, value)
+    with pytest.raises(UserError) as caught:
+        read(workspace, *kind)
+    assert complaint in str(caught.value)
+
+
+def test_a_value_that_yaml_cannot_read_is_one_line(workspace):
+    (workspace / "params.yaml").write_text("seed: 2024-13-45\n")
+    with pytest.raises(UserError, match=r"params\.yaml is not YAML: month must be in 1\.\.12"):
+        read(workspace, "seed", params.Seed)
 
 
 def test_every_wrong_value_is_named_at_once(workspace):

@@ -155,6 +155,15 @@ def test_a_real_difference_is_told_from_chance():
     assert (c["beats"], c["equals"], c["loses"]) == (["b"], ["a"], [])
 
 
+def test_the_best_of_a_framework_may_have_no_number_of_parameters():
+    summary = pd.DataFrame(
+        {"accuracy": [0.99, 0.95, 0.9], "parameters": [None, None, 10]},
+        index=pd.Index(["sklearn/naive_bayes", "ensemble/mean", "pytorch/linear"], name="model"),
+    )
+    assert list(report.best_of_each_framework(summary).model) == ["sklearn/naive_bayes", "pytorch/linear"]
+
+
 def test_a_model_adds_only_what_is_more_than_chance():
-    table = pd.DataFrame({"model": ["a", "b", "c"], "gain": [0.01, 0.01, -0.02], "p": [0.01, 0.2, 0.01]})
+    table = pd.DataFrame({"model": ["a", "b", "c"], "gain": [0.01, 0.01, -0.02]})
+    table = table.assign(p=0.001, p_holm=[0.01, 0.2, 0.01])
     assert report.adding(table) == ["a"]

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from conftest import FEW, few_names, right
 from PIL import Image
+from safetensors.numpy import save_file
 
 from stages import visualize
 from stages.common import results
@@ -95,18 +96,23 @@ def test_every_picture_has_a_title_and_named_axes(evaluated):
         plt.close(figure)
 
 
-def test_a_confusion_matrix_shows_every_count_that_is_not_zero():
+@pytest.fixture
+def confusion():
+    """Of each digit 90 images are right, and seven 3s are taken for an 8."""
     truth, prediction = np.meshgrid(np.arange(10), np.arange(10), indexing="ij")
     counts = np.where(truth == prediction, 90, 0)
     counts[3, 8] = 7
     shares = counts / counts.sum(axis=1, keepdims=True)
     columns = {"truth": truth, "prediction": prediction, "count": counts, "share": shares}
-    table = pd.DataFrame({name: values.ravel() for name, values in columns.items()})
-    figure = single.draw_confusion(table, "a/b")
+    return pd.DataFrame({name: values.ravel() for name, values in columns.items()})
+
+
+def test_a_confusion_matrix_shows_every_count_that_is_not_zero(confusion):
+    figure = single.draw_confusion(confusion, "pytorch/b")
     texts = {(t.get_position()[1], t.get_position()[0]): t.get_text() for t in figure.axes[0].texts}
     assert len(texts) == 11
     assert texts[(3, 8)] == "7\n7.2%"
-    assert "a/b: 99.23%" in figure.axes[0].get_title()
+    assert "pytorch/b: 99.23%" in figure.axes[0].get_title()
     plt.close(figure)
 
 
@@ -147,9 +153,30 @@ def test_the_hardest_images_are_those_that_most_models_get_wrong():
     assert captions == ["is 1: 1 of 4 right,\nmostly 7"]
 
 
+def test_a_first_dense_layer_after_pooling_is_not_drawn(trained):
+    path = results.path("models", "pytorch", few_names()[0].split("/")[1], "safetensors")
+    assert len(list(visualize.first_layer(few_names()[0]))) == 1
+    for inputs in (14 * 14, 4 * 784):
+        save_file({"2.weight": np.zeros((8, inputs), np.float32)}, path)
+        assert list(visualize.first_layer(few_names()[0])) == []
+    path.write_bytes(b"nonsense")
+    with pytest.raises(UserError, match="holds no weights of a network"):
+        list(visualize.first_layer(few_names()[0]))
+
+
+def test_the_user_s_own_matplotlibrc_changes_no_picture(monkeypatch, confusion):
+    expected = style.png(single.draw_confusion, confusion, "pytorch/b")
+    monkeypatch.setitem(plt.rcParams, "lines.antialiased", False)
+    monkeypatch.setitem(plt.rcParams, "image.cmap", "jet")
+    monkeypatch.setitem(plt.rcParams, "figure.dpi", style.THEME["figure.dpi"])
+    monkeypatch.setitem(plt.rcParams, "xtick.direction", "in")
+    style.set_theme.cache_clear()
+    assert style.png(single.draw_confusion, confusion, "pytorch/b") == expected
+
+
 def test_a_missing_table_is_named(evaluated, run_stage):
     (evaluated / "outputs/embedding.csv").unlink()
-    with pytest.raises(UserError, match=r"outputs/embedding\.csv is no CSV table"):
+    with pytest.raises(UserError, match=r"outputs/embedding\.csv is missing"):
         run_stage("visualize")
 
 

@@ -1,7 +1,7 @@
 """Networks as data: the layer lists of params.yaml, their shapes and their size.
 
-PyTorch, Keras and NumPy build the same network from the same list. Every list ends in the
-ten logits; softmax belongs to the loss and to `predict_proba`.
+PyTorch, Keras and NumPy build the same network from the same list. What the last layer
+hands on are the ten logits; softmax belongs to the loss and to `predict_proba`.
 """
 
 from itertools import pairwise
@@ -107,7 +107,7 @@ class Dropout(Section):
 
 
 class BatchNorm(Section):
-    """Each channel or unit normalised over the batch, then scaled and shifted (Ioffe and Szegedy, 2015).
+    """Each channel or unit normalized over the batch, then scaled and shifted (Ioffe and Szegedy, 2015).
 
     Prediction uses running means and variances; of the old, each step keeps MOMENTUM.
     """
@@ -125,7 +125,7 @@ class BatchNorm(Section):
 
 
 MOMENTUM, EPSILON = 0.9, 1e-5
-"""Of batch normalisation: what it keeps, and what keeps it from dividing by zero."""
+"""Of batch normalization: what it keeps, and what keeps it from dividing by zero."""
 
 
 class Activation(Section):
@@ -201,14 +201,14 @@ def parameter_counts(layers: Architecture) -> list[int]:
 
 
 def pool_first(layers: Architecture) -> Architecture:
-    """The same network with max pooling before the activation that it follows.
+    """The same network with max pooling before the ReLU that it follows.
 
-    Rising functions and the maximum commute: outputs and gradients stay the same to the bit,
-    and the activation has a quarter of the values to work on.
+    ReLU and the maximum commute: outputs and gradients stay the same to the bit, and ReLU has a
+    quarter of the values to work on. Of sigmoid and tanh, different values may have equal ones.
     """
     result = list(layers)
     for i, (layer, following) in enumerate(pairwise(layers)):
-        if isinstance(layer, Activation) and isinstance(following, MaxPool):
+        if isinstance(layer, Activation) and layer.kind == "relu" and isinstance(following, MaxPool):
             result[i : i + 2] = following, layer
     return tuple(result)
 

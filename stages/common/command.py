@@ -2,6 +2,8 @@
 
 import argparse
 import gc
+import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -11,7 +13,12 @@ class UserError(Exception):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main`; end the process with status 1 and one line if the user can mend the cause."""
+    """Call `main`; end the process with status 1 and one line if the user can mend the cause.
+
+    Ctrl-C and SIGTERM end it, too, with the status that a shell reports for them, after temporary
+    files are gone.
+    """
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     gc.freeze()  # what the imports made stays to the end; looking through it takes a fifth of a second
     gc.enable()
     try:
@@ -19,9 +26,10 @@ def run(main: Callable[[], None]) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:  # a full disk, a missing permission: nothing that a traceback explains
-        sys.exit(f"error: {error.filename or 'input or output'}: {error.strerror or error}")
+        reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
+        sys.exit(f"error: {error.filename or 'input or output'}: {reason}")
     except KeyboardInterrupt:
-        sys.exit(130)  # what a shell reports for Ctrl-C
+        sys.exit(128 + signal.SIGINT)
     finally:
         gc.unfreeze()
 

@@ -11,6 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
+from threadpoolctl import threadpool_limits
+
 from stages.common import command, params
 
 PORTABLE = {
@@ -28,12 +30,20 @@ def prepare() -> None:
     """Set up the numerical libraries as params.yaml says. Call it before they are imported.
 
     `threads` decides how sums are split, `profile` which instructions add them: both decide the
-    last bits of every result.
+    last bits of every result. What computes with NumPy calls `use_all_threads`, too.
     """
     command.run(_set_variables)
     gc.disable()  # imports leave no garbage; command.run turns the collector on again
     if sys.platform == "linux":
         _keep_freed_memory()
+
+
+def use_all_threads() -> None:
+    """Let NumPy's and SciPy's matrix products use `threads`, also where there are fewer processors.
+
+    Left alone, they use as many as there are processors, and other last bits come out.
+    """
+    threadpool_limits(params.read("threads", params.Positive), "blas")
 
 
 def import_quietly(module: str) -> None:

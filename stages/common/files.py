@@ -4,12 +4,30 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stages.common.command import UserError
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Raise UserError, naming the file, if it is missing or the block finds that it is not `what`.
+
+    For parsers: they meet a damaged file with anything, from ValueError to zlib.error.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: `dvc repro` makes it") from None
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} {what}: {reason}; `dvc repro` makes it anew") from None
 
 
 @contextmanager
@@ -28,6 +46,9 @@ def replacing(path: Path) -> Iterator[Path]:
         if path.is_dir():
             _remove(path)
         partial.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk is noticed where no name is known
+        raise
     finally:
         _remove(partial)
 
@@ -51,8 +72,9 @@ def _remove(path: Path) -> None:
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write `array` as `.npy`."""
-    with path.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
+    content = BytesIO()  # np.save hides from a file why it cannot be written
+    np.save(content, array, allow_pickle=False)
+    path.write_bytes(content.getbuffer())
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -67,14 +89,9 @@ def load_array(path: Path, dtype: type, shape: tuple[int | None, ...]) -> np.nda
     Raises UserError, naming the file, if it is missing, damaged, holds Python objects (which
     are never unpickled) or something else than announced.
     """
-    try:
-        with path.open("rb") as file:
-            array = np.lib.format.read_array(file, allow_pickle=False)
-            rest = file.read(1)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: `dvc repro` makes it") from None
-    except (ValueError, EOFError) as error:
-        raise UserError(f"{path} is no .npy file of numbers: {error}") from None
+    with reading(path, "is no .npy file of numbers"), path.open("rb") as file:
+        array = np.lib.format.read_array(file, allow_pickle=False)
+        rest = file.read(1)
     if rest:
         raise UserError(f"{path} is damaged: it goes on after its array's end")
     wanted = f"{np.dtype(dtype).name} ({', '.join('n' if n is None else str(n) for n in shape)})"

@@ -4,9 +4,10 @@ A stage reads only the keys that its entry in dvc.yaml declares under `params`.
 """
 
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -86,7 +87,7 @@ def _file() -> dict[str, Any]:
         content = yaml.safe_load(PATH.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{PATH} is missing: run from the project's top folder") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date such as 2024-13-45
         raise UserError(f"{PATH} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"{PATH} must hold a mapping of sections")
@@ -100,9 +101,32 @@ def _explain(key: str, error: Any, kind: Any) -> str:
         case "missing":
             return f"{where} is missing"
         case "extra_forbidden":
-            allowed = getattr(kind, "model_fields", None)
-            return f"{where} is unknown" + (f"; allowed: {', '.join(allowed)}" if allowed else "")
+            return (
+                f"{where} is unknown; allowed: {', '.join(_section_at(kind, error['loc'][:-1]).model_fields)}"
+            )
         case "value_error":
             return f"{where} is {error['input']!r}: {error['ctx']['error']}"
     message = error["msg"].replace("Input should", "it should")
     return f"{where} is {error['input']!r}: {message}"
+
+
+def _section_at(kind: Any, place: tuple[str | int, ...]) -> type[BaseModel]:
+    """The section that the keys `place` lead to in the type `kind`; numbers count the items of lists.
+
+    Where sections of several kinds are allowed, the key is the value of `kind` that tells them apart.
+    """
+    sections = list(_sections_in(kind))
+    for key in (key for key in place if isinstance(key, str)):
+        if len(sections) > 1:
+            sections = [s for s in sections if key in get_args(s.model_fields["kind"].annotation)]
+        else:
+            sections = list(_sections_in(sections[0].model_fields[key].annotation))
+    return sections[0]
+
+
+def _sections_in(kind: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind
+    else:
+        for part in get_args(kind):
+            yield from _sections_in(part)

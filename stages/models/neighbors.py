@@ -65,6 +65,8 @@ class ExactNeighbors(ClassifierMixin, BaseEstimator):
         """Indices of the nearest training images, nearest first, int64 (n, n_neighbors)."""
         check_is_fitted(self)
         queries = _gray_levels(pixels)
+        if len(self.images_) == 1:  # no two images, no projection
+            return np.zeros((len(queries), 1), np.int64)
         sample = self.images_[:: -(-len(self.images_) // SAMPLE)].astype(np.float32)
         projection = PCA(min(DIMENSIONS, *sample.shape), svd_solver="covariance_eigh")
         with np.errstate(invalid="ignore"):  # the share of the variance, if all images are the same

@@ -4,11 +4,11 @@ from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
+from stages.common import files
 from stages.common.architecture import (
     EPSILON,
     IMAGE_SHAPE,
@@ -23,7 +23,6 @@ from stages.common.architecture import (
     pool_first,
     shapes,
 )
-from stages.common.command import UserError
 
 ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
 
@@ -86,7 +85,8 @@ def predict_proba(network: nn.Module, pixels: np.ndarray) -> np.ndarray:
 
 def save(network: nn.Module, path: Path) -> None:
     """Write the network's weights to `path` (.safetensors)."""
-    save_file({name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}, path)
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+    path.write_bytes(safetensors.torch.save(tensors))
 
 
 def load(layers: Architecture, path: Path) -> nn.Sequential:
@@ -95,14 +95,11 @@ def load(layers: Architecture, path: Path) -> nn.Sequential:
     Raises UserError, naming the file, if it is damaged or of another architecture.
     """
     network = build(layers)
-    try:
-        tensors = load_file(path)
+    with files.reading(path, "does not hold this architecture's weights"):
+        tensors = safetensors.torch.load_file(path)
         if kinds := {tensor.dtype for tensor in tensors.values()} - {torch.float32}:
-            raise RuntimeError(f"it holds {', '.join(sorted(map(str, kinds)))}, not torch.float32")
+            raise TypeError(f"it holds {', '.join(sorted(map(str, kinds)))}, not torch.float32")
         weights = OrderedDict(tensors)
         weights._metadata = network.state_dict()._metadata  # else batch norm takes them for an old version's
         network.load_state_dict(weights)
-    except (SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} does not hold this architecture's weights: {reason}") from None
     return network

@@ -1,4 +1,4 @@
-"""Neural networks in plain NumPy: layers, softmax cross-entropy, optimisers, and their mathematics.
+"""Neural networks in plain NumPy: layers, softmax cross-entropy, optimizers, and their mathematics.
 
 A layer's `forward` maps a batch to the next layer's input and remembers what the way back needs.
 On it the layer is given g = ∂L/∂y, the gradient of the loss with respect to what `forward`
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.common import architecture
+from stages.common import architecture, files
 from stages.common.architecture import Architecture
 from stages.common.command import UserError
 
@@ -24,7 +24,7 @@ from stages.common.command import UserError
 class Layer:
     """A step of the network. Layers that learn nothing leave the dictionaries empty.
 
-    parameters: what the optimiser changes. gradients: ∂L/∂parameter, under the same names.
+    parameters: what the optimizer changes. gradients: ∂L/∂parameter, under the same names.
     running: what else a trained layer needs to predict.
     """
 
@@ -449,11 +449,8 @@ def load(layers: Architecture, path: Path) -> Network:
     """
     network = build(layers, np.random.default_rng(0))
     arrays = network.saved
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            saved = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is no .npz file of numbers: {error}") from None
+    with files.reading(path, "is no .npz file of numbers"), np.load(path, allow_pickle=False) as archive:
+        saved = {name: archive[name] for name in archive.files}
     if _layout(saved) != _layout(arrays):
         raise UserError(f"{path} does not hold this architecture's weights")
     for name, array in arrays.items():

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier
 
+from stages.common import files
 from stages.common.command import UserError
 from stages.common.dataset import CLASSES
 from stages.common.environment import without
@@ -31,7 +32,6 @@ if sys.platform == "linux":
 
 with without("torch"):  # skops walks through all of scikit-learn, a corner of which imports it
     import skops.io
-    from skops.io.exceptions import UntrustedTypesFoundException
 
 LIBRARIES = ("sklearn", "lightgbm")
 TRUSTED = [
@@ -39,8 +39,13 @@ TRUSTED = [
     "lightgbm.basic.Booster",
     "lightgbm.sklearn.LGBMClassifier",
     "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
     "sklearn.calibration._TemperatureScaling",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.metrics._dist_metrics.EuclideanDistance64",
     "sklearn.model_selection._split.StratifiedShuffleSplit",
+    "sklearn.neighbors._kd_tree.KDTree",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.tree._tree.Tree",
     f"{neighbors.__name__}.ExactNeighbors",
 ]
@@ -73,15 +78,26 @@ def _construct(path: str, arguments: dict[str, Any], seed: int) -> Any:
             f"{path!r} is unknown; allowed: the dotted path of a class in {' or '.join(LIBRARIES)}, such as "
             f"sklearn.linear_model.LogisticRegression, or {neighbors.__name__}.ExactNeighbors"
         )
-    parameters = signature(kind).parameters
-    known = sorted(parameters)
-    takes_more = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values())
+    known = [p.name for p in signature(kind).parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
+    of_lightgbm = _parameters_of_lightgbm() if module.startswith("lightgbm") else set()
     for argument in arguments:
-        if argument not in known and not takes_more:
-            raise UserError(f"{path} has no argument {argument!r}; allowed: {', '.join(known)}")
+        if argument not in known and argument not in of_lightgbm:
+            others = " and LightGBM's own parameters" if of_lightgbm else ""
+            raise UserError(
+                f"{path} has no argument {argument!r}; allowed: {', '.join(sorted(known))}{others}"
+            )
     if "random_state" in known:
         arguments = {"random_state": seed, **arguments}
-    return kind(**{argument: _resolve(value, seed) for argument, value in arguments.items()})
+    try:
+        return kind(**{argument: _resolve(value, seed) for argument, value in arguments.items()})
+    except TypeError as error:  # an argument that it needs is missing
+        raise UserError(f"{path}: {error}") from None
+
+
+def _parameters_of_lightgbm() -> set[str]:
+    """What LightGBM's classifiers take beside their arguments; they ignore what LightGBM does not know."""
+    aliases = sys.modules["lightgbm.basic"]._ConfigAliases._get_all_param_aliases()
+    return {name for names in aliases.values() for name in names}
 
 
 def _resolve(value: Any, seed: int) -> Any:
@@ -103,6 +119,11 @@ def fit(classifier: ClassifierMixin, pixels: np.ndarray, labels: np.ndarray) -> 
     for part in _walk(classifier):
         if hasattr(part, "components_"):  # a file keeps no other order in memory, which decides last bits
             part.components_ = np.ascontiguousarray(part.components_)
+
+
+def errors() -> list[type[Exception]]:
+    """What LightGBM raises for an argument that does not fit, if it is in use at all."""
+    return [sys.modules["lightgbm.basic"].LightGBMError] if "lightgbm.basic" in sys.modules else []
 
 
 def predict_proba(classifier: ClassifierMixin, pixels: np.ndarray) -> np.ndarray:
@@ -201,10 +222,8 @@ def load(path: Path) -> ClassifierMixin:
     Raises UserError, naming the file, if it is damaged or wants anything but scikit-learn's
     classes, which is never executed.
     """
-    try:
+    with files.reading(path, "is no .skops file of a classifier"):
         classifier = skops.io.load(path, trusted=TRUSTED)
-    except (UntrustedTypesFoundException, zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is no .skops file of a classifier: {' '.join(str(error).split())}") from None
     if not (isinstance(classifier, BaseEstimator) and is_classifier(classifier)):
         raise UserError(f"{path} holds {type(classifier).__name__}, not a classifier")
     return classifier

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the user's own ~/.keras says
+os.environ["KERAS_BACKEND"] = "tensorflow"
 
 import h5py
 import numpy as np
@@ -14,6 +14,7 @@ with without("matplotlib", "pandas", "sklearn"):  # Keras takes what it finds, f
     import keras
     import tensorflow as tf
 
+from stages.common import files
 from stages.common.architecture import (
     EPSILON,
     IMAGE_SHAPE,
@@ -28,7 +29,10 @@ from stages.common.architecture import (
     pool_first,
     shapes,
 )
-from stages.common.command import UserError
+
+keras.config.set_floatx("float32")  # whatever the user's own ~/.keras says
+keras.config.set_image_data_format("channels_last")
+keras.config.set_epsilon(1e-7)
 
 
 def build(layers: Architecture) -> keras.Sequential:
@@ -85,16 +89,13 @@ def load(layers: Architecture, path: Path) -> keras.Sequential:
     Raises UserError, naming the file, if it is damaged or of another architecture.
     """
     network = build(layers)
-    try:
+    with files.reading(path, "does not hold this architecture's weights"):
         with h5py.File(path) as file:
             file.visititems(_refuse_other_types)
         network.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} does not hold this architecture's weights: {reason}") from None
     return network
 
 
 def _refuse_other_types(name: str, item: h5py.Group | h5py.Dataset) -> None:
     if isinstance(item, h5py.Dataset) and item.dtype != np.float32:
-        raise ValueError(f"{name} holds {item.dtype}, not float32")
+        raise TypeError(f"{name} holds {item.dtype}, not float32")

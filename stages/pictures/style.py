@@ -1,6 +1,7 @@
 """How every picture looks, and how it becomes a file whose bytes depend on the picture alone."""
 
 from collections.abc import Callable
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -76,8 +77,7 @@ def save(path: Path, draw: Callable[..., Figure], *arguments: object) -> None:
 
 def png(draw: Callable[..., Figure], *arguments: object) -> bytes:
     """The PNG file of what `draw` draws."""
-    if plt.rcParams["figure.dpi"] != THEME["figure.dpi"]:
-        sns.set_theme(style="whitegrid", rc=THEME)
+    set_theme()
     figure = draw(*arguments)
     fit_titles(figure)
     figure.canvas.draw()
@@ -86,6 +86,13 @@ def png(draw: Callable[..., Figure], *arguments: object) -> bytes:
     content = BytesIO()
     picture.quantize(SHADES, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(content, "PNG")
     return content.getvalue()
+
+
+@cache
+def set_theme() -> None:
+    """Let Matplotlib draw as this project does, whatever the user's own matplotlibrc says; once a process."""
+    plt.rcdefaults()
+    sns.set_theme(style="whitegrid", rc=THEME)
 
 
 def fit_titles(figure: Figure) -> None:
