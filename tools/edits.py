@@ -117,7 +117,8 @@ def changed_stages(project: Path, path: str) -> str:
     stages: dict[str, list[str]] = {}
     for address, changes in status.items():
         for change in changes:
-            if isinstance(change, dict) and path in change.get("changed deps", {}):
+            deps = change.get("changed deps", {}) if isinstance(change, dict) else {}
+            if any(Path(path).is_relative_to(dep) for dep in deps):  # some are folders
                 kind, _, model = address.rpartition(":")[2].partition("@")
                 stages.setdefault(kind, []).append(model)
     everything = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
