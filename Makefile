@@ -44,7 +44,7 @@ edits: .venv/installed
 processors: .venv/installed
 	python -m tools.processors
 
-# Writes docs/frameworks.md: what differs between the frameworks, measured (four minutes).
+# Writes docs/frameworks.md: what differs between the frameworks, measured (eight minutes).
 frameworks: .venv/installed
 	python -m tools.frameworks
 

@@ -2,7 +2,7 @@
 
     make frameworks      (python -m tools.frameworks)
 
-Writes docs/frameworks.md. Needs a finished pipeline (`dvc repro`), takes some four minutes. Every
+Writes docs/frameworks.md. Needs a finished pipeline (`dvc repro`), takes some eight minutes. Every
 function that measures something is tried by tests/test_frameworks.py.
 """
 
@@ -221,15 +221,15 @@ def _scratch_step(layers: architecture.Architecture, deterministic: bool) -> Ste
 
 
 def measured(framework: str) -> dict[str, dict[int, float]]:
-    """`milliseconds`, deterministic and free: medians of three processes each, in turns."""
+    """`milliseconds`, deterministic and free: the fastest of five processes each, in turns."""
     runs: dict[str, list[dict[str, float]]] = {"deterministic": [], "free": []}
-    for _ in range(3):
+    for _ in range(5):
         for determinism, times in runs.items():
             command = [sys.executable, "-m", "tools.frameworks", framework, determinism]
             run = subprocess.run(command, capture_output=True, text=True, check=True)
             times.append(json.loads(run.stdout.splitlines()[-1]))
     return {
-        determinism: {size: statistics.median(run[str(size)] for run in times) for size in BATCH_SIZES}
+        determinism: {size: min(run[str(size)] for run in times) for size in BATCH_SIZES}
         for determinism, times in runs.items()
     }
 
@@ -348,7 +348,8 @@ Forget the second, and only {agreement:.1%} of the test images keep their digit.
 
 ## The time of a step
 
-Milliseconds for a step of Adam on `{network}`, median, in brackets microseconds an image:
+Milliseconds for a step of Adam on `{network}`, median of the fastest of five processes, in brackets
+microseconds an image:
 
 | batch | PyTorch | Keras on TensorFlow | NumPy |
 | --- | --- | --- | --- |
@@ -357,7 +358,8 @@ Milliseconds for a step of Adam on `{network}`, median, in brackets microseconds
 ## What determinism costs
 
 The time of a deterministic step against one that may choose any algorithm, on the processor with as many
-threads, medians of three processes in turns; above one is what determinism costs:
+threads, each the fastest of five processes in turns. Above one is what determinism costs, but on a shared
+machine two equal processes lie up to a fifth apart:
 
 | batch | PyTorch | Keras on TensorFlow |
 | --- | --- | --- |
