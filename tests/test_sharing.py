@@ -44,8 +44,7 @@ def test_an_experiment_in_a_folder_of_its_own_leaves_the_workspace_alone(project
 
 @pytest.mark.slow
 def test_queued_experiments_run_with_two_workers(project):
-    for rate in (0.0001, 0.0005):
-        dvc(project, "exp", "run", "--queue", "-S", f"scratch.mlp_relu.learning_rate={rate}")
+    dvc(project, "exp", "run", "--queue", "-S", "scratch.mlp_relu.learning_rate=0.0001,0.0005")
     dvc(project, "exp", "run", "--run-all", "--jobs", "2")
     table = dvc(project, "exp", "show", "--csv", "--only-changed")
     assert "0.0001" in table
