@@ -1,6 +1,7 @@
 """The real `dvc repro` and what people do with it, in a temporary clone with tiny data."""
 
 import json
+import subprocess
 import time
 
 import numpy as np
@@ -105,7 +106,11 @@ def test_one_entry_adds_a_model(project):
     git(project, "checkout", "--quiet", "params.yaml")
     run = command(project, "dvc", "repro")
     assert run.returncode != 0
-    assert "my_network.npy is of no model in params.yaml; remove it: rm" in run.stderr
+    (error,) = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    assert "my_network.npy, outputs/predictions/sklearn/naive_bayes.npy: of no model in params" in error
+    subprocess.run(error[error.index("rm -f ") :], shell=True, check=True, cwd=project)
+    dvc(project, "repro")
+    assert not [*project.glob("outputs/**/my_network*"), *project.glob("outputs/**/naive_bayes*")]
 
 
 def test_metrics_plots_and_the_graph_can_be_shown(project, tmp_path):
