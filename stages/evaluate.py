@@ -16,10 +16,10 @@ import pandas as pd
 
 from stages.common import command, dataset, files, params, results
 from stages.evaluation import comparison, scores
+from stages.evaluation.tables import TABLES, load_table
 
 METRICS = results.OUTPUTS / "metrics"
 ENSEMBLES = results.OUTPUTS / "ensembles"
-TABLES = results.OUTPUTS / "tables"
 FRAMEWORKS = {"pytorch": True, "tensorflow": True, "scratch": True, "sklearn": False}
 """Each framework, and whether its models have epochs and so a history."""
 
@@ -35,7 +35,7 @@ def main() -> None:
         for model, path in find("predictions", models, "npy").items()
     }
     cards = {model: load_card(path) for model, path in find("cards", models, "json").items()}
-    histories = {model: load_history(path) for model, path in find("history", with_epochs, "csv").items()}
+    histories = {model: load_table(path) for model, path in find("history", with_epochs, "csv").items()}
     ensembles = comparison.ensembles(predictions)
     everyone = predictions | ensembles
     assessed = {model: scores.assess(labels, p) for model, p in everyone.items()}
@@ -115,12 +115,6 @@ def load_card(path: Path) -> dict[str, int | None]:
         if not all(number is None or type(number) is int for number in numbers.values()):
             raise TypeError(f"it holds {numbers}")
         return numbers
-
-
-def load_history(path: Path) -> pd.DataFrame:
-    """A row an epoch. Raises UserError, naming the file, if it is no table."""
-    with files.reading(path, "is no CSV table"):
-        return pd.read_csv(path)
 
 
 def print_summary(summary: pd.DataFrame) -> None:

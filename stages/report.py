@@ -20,10 +20,11 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from stages.common import architecture, command, files, params, results
+from stages.evaluation.tables import load_table, load_tables
 from stages.pictures import overall, style
 
 TEMPLATES = Path(__file__).parent / "templates"
-TABLES, PLOTS, REPORT = (results.OUTPUTS / name for name in ("tables", "plots", "report"))
+PLOTS, REPORT = (results.OUTPUTS / name for name in ("plots", "report"))
 FRAMEWORKS = ("pytorch", "tensorflow", "scratch", "sklearn")
 PACKAGES = ("torch", "tensorflow", "keras", "numpy", "scikit-learn", "scipy", "pandas", "matplotlib", "dvc")
 TIMINGS = ("device", "training_seconds", "prediction_seconds")
@@ -58,7 +59,7 @@ SINGLE = {
 
 def main() -> None:
     command.no_arguments(__doc__)
-    tables = {path.stem: load_table(path) for path in sorted(TABLES.glob("*.csv"))}
+    tables = load_tables()
     seconds = load_seconds()
     summary = tables["summary"].set_index("model").join(seconds)
     summary = summary.sort_values("accuracy", ascending=False, kind="stable")
@@ -92,12 +93,6 @@ def main() -> None:
         for name, template in (("index.html", "report.html"), ("resume.md", "resume.md")):
             (folder / name).write_text(environment.get_template(template).render(content), encoding="utf-8")
     print(f"{REPORT / 'index.html'}: {len(content['models'])} models")
-
-
-def load_table(path: Path) -> pd.DataFrame:
-    """A table that another stage left."""
-    with files.reading(path, "is no CSV table"):
-        return pd.read_csv(path)
 
 
 def load_seconds() -> pd.DataFrame:

@@ -9,16 +9,15 @@ outputs/plots/<kind>/<framework>/<model>.png. Which images are shown is drawn on
 
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
 from stages.common import command, dataset, files, results
+from stages.evaluation.tables import load_table, load_tables
 from stages.pictures import overall, single, style
 
-TABLES = results.OUTPUTS / "tables"
 PLOTS = results.OUTPUTS / "plots"
 MISTAKES = 20
 
@@ -28,7 +27,7 @@ Job = tuple
 
 def main() -> None:
     command.no_arguments(__doc__)
-    tables = {path.stem: load_table(path) for path in sorted(TABLES.glob("*.csv"))}
+    tables = load_tables()
     images, labels = dataset.load_test_images(), dataset.load_labels("test")
     predictions = {model: load_predictions(model, len(labels)) for model in tables["summary"].model}
     chosen = np.random.default_rng(0).permutation(len(labels))[:29]
@@ -47,12 +46,6 @@ def main() -> None:
             processes.shutdown(cancel_futures=True)  # else all the others would be drawn before the end
             raise
     print(f"{len(jobs)} pictures")
-
-
-def load_table(path: Path) -> pd.DataFrame:
-    """A table that `evaluate` or `embed_images` left."""
-    with files.reading(path, "is no CSV table"):
-        return pd.read_csv(path)
 
 
 def load_predictions(model: str, images: int) -> np.ndarray:

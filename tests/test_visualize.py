@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from stages import visualize
 from stages.common import results
 from stages.common.command import UserError
+from stages.evaluation.tables import load_tables
 from stages.pictures import overall, single, style
 
 IMAGES_ONLY = {
@@ -61,7 +62,7 @@ def test_pictures_are_the_same_bytes_twice_and_follow_the_results(evaluated, run
 
 
 def test_every_picture_has_a_title_and_named_axes(evaluated):
-    tables = {path.stem: visualize.load_table(path) for path in visualize.TABLES.glob("*.csv")}
+    tables = load_tables()
     images, labels = visualize.dataset.load_test_images(), visualize.dataset.load_labels("test")
     predictions = {m: visualize.load_predictions(m, len(labels)) for m in tables["summary"].model}
     model = "pytorch/linear"
