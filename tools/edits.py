@@ -7,12 +7,13 @@ parameter and each file under stages/ is edited, and writes docs/edits.md. Needs
 pipeline (`dvc repro`), but no data. Stages that follow a changed one run only if its results differ.
 """
 
-import contextlib
 import itertools
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,26 @@ def page() -> str:
     """The page as Markdown, for the commit that is checked out."""
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "clone"
-        subprocess.run(["git", "clone", "--quiet", str(Path.cwd()), str(project)], check=True)
-        rows = [*together(edits_of_parameters(project)), *edits_of_files(project)]
+        clone(Path.cwd(), project)
+        with ProcessPoolExecutor(initializer=enter_clone, initargs=[project]) as processes:
+            parameters = processes.map(changed_stages, *zip(*edits_of_parameters(project), strict=True))
+            files = processes.map(changed_stages, *zip(*edits_of_files(project), strict=True))
+        rows = [*together(parameters), *files]
     return HEAD + "".join(f"| `{edit}` | {stages} |\n" for edit, stages in rows)
 
 
-def together(rows: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+def clone(project: Path, target: Path) -> None:
+    subprocess.run(["git", "clone", "--quiet", str(project), str(target)], check=True)
+
+
+def enter_clone(project: Path) -> None:
+    """Work from now on in a clone that this process alone edits."""
+    own = project.with_name(str(os.getpid()))
+    clone(project, own)
+    os.chdir(own)
+
+
+def together(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """One row `model.*` in place of rows that tell the same for every key of a model."""
     for (model, stages), group in itertools.groupby(rows, lambda row: (model_of(row[0]), row[1])):
         keys = [key for key, _ in group]
@@ -61,10 +76,10 @@ def model_of(key: str) -> str:
     return f"{framework}.{rest[0]}" if len(rest) > 1 else key
 
 
-def edits_of_parameters(project: Path) -> Iterator[tuple[str, str]]:
-    """Each leaf of params.yaml (a network's list of layers is one) and what its edit concerns."""
-    path = project / "params.yaml"
-    original = path.read_text(encoding="utf-8")
+def edits_of_parameters(project: Path) -> Iterator[tuple[str, Path, str]]:
+    """For each leaf of params.yaml (a network's list of layers is one) its key, the file and its new text."""
+    path = Path("params.yaml")
+    original = (project / path).read_text(encoding="utf-8")
     for key in leaves(yaml.safe_load(original)):
         content = yaml.safe_load(original)
         section = content
@@ -72,19 +87,14 @@ def edits_of_parameters(project: Path) -> Iterator[tuple[str, str]]:
         for parent in parents:
             section = section[parent]
         section[last] = another(section[last])
-        path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-        yield key, changed_stages(project, "params.yaml")
-    path.write_text(original, encoding="utf-8")
+        yield key, path, yaml.safe_dump(content, sort_keys=False)
 
 
-def edits_of_files(project: Path) -> Iterator[tuple[str, str]]:
-    """Each file under stages/, templates included, and what a line more in it concerns."""
+def edits_of_files(project: Path) -> Iterator[tuple[str, Path, str]]:
+    """For each file under stages/, templates included, its name, itself and its text with a line more."""
     for path in sorted(path for path in (project / "stages").rglob("*") if path.is_file()):
-        original = path.read_text(encoding="utf-8")
-        path.write_text(original + "# a comment\n", encoding="utf-8")
-        name = path.relative_to(project).as_posix()
-        yield name, changed_stages(project, name)
-        path.write_text(original, encoding="utf-8")
+        name = path.relative_to(project)
+        yield name.as_posix(), name, path.read_text(encoding="utf-8") + "# a comment\n"
 
 
 def leaves(section: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -110,18 +120,22 @@ def another(value: Any) -> Any:
             return "mlp_relu" if value != "mlp_relu" else "linear"
 
 
-def changed_stages(project: Path, path: str) -> str:
-    """The stages that DVC calls changed because of the file `path`, models of a kind together."""
-    with contextlib.chdir(project):  # DVC names changed files from where it runs
-        status = Repo().status()
+def changed_stages(name: str, path: Path, text: str) -> tuple[str, str]:
+    """The edit's name and the stages that DVC calls changed when the file `path` holds `text`.
+
+    Models of a kind stand together.
+    """
+    original = path.read_text(encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
+    status = Repo().status()
     stages: dict[str, list[str]] = {}
     for address, changes in status.items():
         for change in changes:
             deps = change.get("changed deps", {}) if isinstance(change, dict) else {}
-            if any(Path(path).is_relative_to(dep) for dep in deps):  # some are folders
+            if any(path.is_relative_to(dep) for dep in deps):  # some are folders
                 kind, _, model = address.rpartition(":")[2].partition("@")
                 stages.setdefault(kind, []).append(model)
-    everything = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    everything = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     texts = []
     for kind, models in stages.items():
         known = everything.get(kind.removeprefix("train_"), {}) if models != [""] else {}
@@ -131,7 +145,8 @@ def changed_stages(project: Path, path: str) -> str:
             texts.append(f"{kind}: all")
         else:
             texts.append(f"{kind}: {', '.join(sorted(models))}")
-    return "; ".join(texts) or "none"
+    path.write_text(original, encoding="utf-8")
+    return name, "; ".join(texts) or "none"
 
 
 if __name__ == "__main__":
