@@ -4,6 +4,7 @@ labels are uint8 (n,), 0–9; probabilities float32 (n, 10), each row with sum 1
 is the digit of the largest probability, of equal ones the lowest.
 """
 
+from bisect import bisect
 from itertools import product
 
 import numpy as np
@@ -98,14 +99,45 @@ def roc_curves(labels: np.ndarray, probabilities: np.ndarray) -> Curves:
 
 
 def thinned(curves: Curves) -> pd.DataFrame:
-    """At most ROC_POINTS points of each curve, ends kept: it is for the eye."""
+    """At most ROC_POINTS points of each curve, with which it looks the same: it is for the eye."""
     tables = []
-    for digit, rates in curves.items():
-        kept = np.unique(np.linspace(0, len(rates[0]) - 1, ROC_POINTS).round().astype(int))
-        false_positive_rate, true_positive_rate = (rate[kept] for rate in rates)
-        columns = {"false_positive_rate": false_positive_rate, "true_positive_rate": true_positive_rate}
-        tables.append(pd.DataFrame({"digit": digit, **columns}))
+    for digit, (x, y) in curves.items():
+        kept = points_to_show(x, y)
+        tables.append(
+            pd.DataFrame({"digit": digit, "false_positive_rate": x[kept], "true_positive_rate": y[kept]})
+        )
     return pd.concat(tables or [pd.DataFrame(columns=["digit", "false_positive_rate", "true_positive_rate"])])
+
+
+def points_to_show(x: np.ndarray, y: np.ndarray) -> list[int]:
+    """Indices of the points of an ROC curve to draw: at most ROC_POINTS, its ends among them.
+
+    x, y: false and true positive rates (points,). One by one the point is added that lies farthest
+    from the line through those before, on plain axes or where the corner is looked at: false
+    positive rates logarithmic, true positive rates from 80 % on.
+    """
+    smallest = x[x > 0].min() / 2
+    corner_x = 1 - np.log(np.maximum(x, smallest)) / np.log(smallest)
+    corner_y = np.maximum(5 * y - 4, 0)
+    views = [(x + y, y - x), (corner_x + corner_y, corner_y - corner_x)]  # along and across the diagonal
+    gaps = np.zeros(len(x))
+
+    def measure_gaps(first: int, last: int) -> None:
+        part, ends = slice(first, last + 1), [first, last]
+        gaps[part] = 0
+        for along, across in views:
+            line = np.interp(along[part], along[ends], across[ends])
+            np.maximum(gaps[part], np.abs(across[part] - line), out=gaps[part])
+
+    kept = [0, len(x) - 1]
+    measure_gaps(*kept)
+    while len(kept) < ROC_POINTS and gaps.max() > 1e-9:  # else all others lie on the lines
+        farthest = int(gaps.argmax())
+        place = bisect(kept, farthest)
+        measure_gaps(kept[place - 1], farthest)
+        measure_gaps(farthest, kept[place])
+        kept.insert(place, farthest)
+    return kept
 
 
 def per_digit(labels: np.ndarray, probabilities: np.ndarray, curves: Curves) -> pd.DataFrame:
