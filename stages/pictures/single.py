@@ -77,7 +77,7 @@ def draw_calibration(bins: pd.DataFrame, error: float, model: str) -> Figure:
     figure, (points, images) = plt.subplots(
         2, 1, sharex=True, figsize=(5.6, 6.2), height_ratios=(3, 1), gridspec_kw={"hspace": 0.08}
     )
-    figure.subplots_adjust(left=0.15, right=0.97, bottom=0.09, top=0.93)
+    figure.subplots_adjust(left=0.15, right=0.97, bottom=0.09, top=0.9)
     colour = colour_of(model)
     points.plot([0, 100], [0, 100], color="gray", linestyle=":", label="knows what it knows")
     bounds = [bins.accuracy - bins.accuracy_low, bins.accuracy_high - bins.accuracy]
@@ -92,11 +92,11 @@ def draw_calibration(bins: pd.DataFrame, error: float, model: str) -> Figure:
     )
     points.set(
         xlim=(0, 101),
-        ylim=(-2, 102),
+        ylim=(-4, 104),
         ylabel="right (%)",
-        title=f"{model}: calibration error {error:.2%}",
     )
-    points.legend(loc="lower right")
+    points.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
+    figure.suptitle(f"{model}: calibration error {error:.2%}", fontsize=11, fontweight="bold")
     width = 100 * (bins.high - bins.low)
     images.bar(100 * bins.low, bins.images, width, align="edge", color=colour, edgecolor="white")
     images.set(xlabel="confidence: the largest probability (%)", ylabel="images", yscale="log")
@@ -160,7 +160,7 @@ def draw_probabilities(image: np.ndarray, label: int, probabilities: np.ndarray,
     digits = np.arange(len(probabilities))
     colours = [RIGHT if d == label else WRONG if d == predicted else "#9aa0a6" for d in digits]
     patches = bars.bar(digits, 100 * probabilities, color=colours)
-    bars.bar_label(patches, [f"{p:.1%}" if p >= 0.0005 else "" for p in probabilities], fontsize=8)
+    bars.bar_label(patches, [f"{100 * p:.1f}" if p >= 0.0005 else "" for p in probabilities], fontsize=8)
     bars.set(
         xticks=digits,
         ylim=(0, 112),
