@@ -1,15 +1,17 @@
 """The report and the page of `dvc plots`: what they hold, and how a real browser shows them offline."""
 
+import json
 import re
 import shutil
 import time
 
 import pandas as pd
 import pytest
-from conftest import command, few_names
+import vl_convert
+from conftest import command, dvc, few_names
 from playwright.sync_api import sync_playwright
 
-from stages import report
+from stages import plots_page, report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 browser_needed = pytest.mark.skipif(
@@ -116,6 +118,20 @@ def test_the_plots_of_dvc_are_drawn_without_a_network(project, tmp_path, open_pa
             return new Set(data).size < 20 }).length"""
     )
     assert blank == 0
+
+
+def test_the_plot_of_training_leaves_out_models_that_hold_no_images_out(project, tmp_path):
+    path = project / "outputs/tables/history.csv"
+    table = pd.read_csv(path)
+    table.loc[table.model == "scratch/mlp_relu", ["validation_loss", "validation_accuracy"]] = None
+    path.unlink()
+    table.to_csv(path, index=False)
+    dvc(project, "plots", "show", "--out", str(tmp_path / "page"))
+    page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+    plot = json.loads(re.search(r"var spec = (.*);\s*vegaEmbed\('#training'", page)[1])
+    picture = vl_convert.vegalite_to_svg(plot, vl_version=plots_page.VEGA_LITE)
+    panels = {name for name in few_names() if f">{name}<" in picture}
+    assert panels == {"pytorch/linear", "tensorflow/cnn", "scratch/mlp_sigmoid"}
 
 
 def test_the_report_says_what_the_tables_say(trained, run_stage):
