@@ -30,6 +30,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["DVC_NO_ANALYTICS"] = "true"
 
 
+@pytest.hookimpl(trylast=True)  # when slow ones are left out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one process make the finished pipeline, while the other has tests to run that do without."""
+    needing = [item for item in items if "finished" in item.fixturenames]
+    items[:] = [*needing[:1], *(item for item in items if item not in needing), *needing[1:]]
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Threads of TensorFlow can be set only before its first operation, whichever test that is in."""
     if "tensorflow" in sys.modules:

@@ -67,7 +67,7 @@ BRING = {
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_imports_no_library_that_its_code_does_not_use(name):
+def test_a_stage_says_what_it_does_and_imports_no_library_that_its_code_does_not_use(name):
     module = STAGES[name]["cmd"].split()[2]
     asked = set()
     for path in imported(ROOT.joinpath(*module.split(".")).with_suffix(".py")):
@@ -82,6 +82,7 @@ def test_a_stage_imports_no_library_that_its_code_does_not_use(name):
     )
     run = subprocess.run([sys.executable, "-c", loading], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+    assert f"python -m {module}" in run.stdout
     loaded = {part.partition(".")[0] for part in run.stdout.rpartition("loaded ")[2].split()} & HEAVY
     assert loaded <= asked.union(*(BRING.get(library, set()) for library in asked))
 

@@ -36,8 +36,8 @@ def test_the_result_is_exact_whatever_the_filter_lets_through(monkeypatch, dimen
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (900, 784)).astype(np.uint8)  # distances far beyond 2²⁴, squared
     images[:450] //= 8
-    queries = generator.integers(0, 256, (150, 784)).astype(np.uint8)
-    queries[:75] //= 8
+    queries = generator.integers(0, 256, (60, 784)).astype(np.uint8)
+    queries[:30] //= 8
     compared = []
     monkeypatch.setattr(
         ExactNeighbors,

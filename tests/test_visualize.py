@@ -73,6 +73,7 @@ def test_every_picture_has_a_title_and_named_axes(evaluated):
         *visualize.first_layer(model),
     ]
     assert len(jobs) == 19
+    style.set_theme()
     for path, draw, *arguments in jobs:
         arguments = ["sklearn/a_model_with_a_long_name_indeed" if a is model else a for a in arguments]
         figure = draw(*arguments)
