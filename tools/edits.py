@@ -14,10 +14,13 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import yaml
+from dvc.dependency import param
 from dvc.repo import Repo
 
 from stages.common import command
@@ -127,7 +130,8 @@ def changed_stages(name: str, path: Path, text: str) -> tuple[str, str]:
     """
     original = path.read_text(encoding="utf-8")
     path.write_text(text, encoding="utf-8")
-    status = Repo().status()
+    with patch.object(param, "load_path", cache(param.load_path)):  # else it is read for every stage
+        status = Repo().status()
     stages: dict[str, list[str]] = {}
     for address, changes in status.items():
         for change in changes:
