@@ -115,10 +115,10 @@ def test_confusion_counts_rows_by_truth():
 
 
 def near(labels, sureness):
-    """Predictions that are the more often right, the surer."""
+    """Predictions that are the more often right, the surer; many are equal, as those of sure models are."""
     noise = np.random.default_rng(0).normal(size=(len(labels), 10))
     scaled = np.exp(noise + sureness * np.eye(10)[labels])
-    return (scaled / scaled.sum(axis=1, keepdims=True)).astype(np.float32)
+    return (scaled / scaled.sum(axis=1, keepdims=True)).round(4).astype(np.float32)
 
 
 @pytest.mark.parametrize("sureness", [0, 2, 5, 8])
@@ -133,7 +133,7 @@ def test_a_curve_of_few_points_looks_like_the_whole_curve(sureness):
         assert points[-1].tolist() == [1, 1]
         assert (np.diff(points, axis=0) >= 0).all()
         assert set(map(tuple, points)) <= set(zip(*curves[digit], strict=True))
-        assert auc(*points.T) == pytest.approx(auc(*curves[digit]), abs=0.005)
+        assert auc(*points.T) == pytest.approx(auc(*curves[digit]), abs=0.0015)
         corners = [(np.log(np.maximum(x, 1e-4)), np.maximum(y, 0.8)) for x, y in (points.T, curves[digit])]
         few, whole = (np.trapezoid(y, x) for x, y in corners)
         assert few == pytest.approx(whole, rel=0.01)
@@ -141,9 +141,7 @@ def test_a_curve_of_few_points_looks_like_the_whole_curve(sureness):
 
 def test_a_curve_without_a_corner_left_out_stays_whole():
     labels = np.tile(np.arange(10), 400).astype(np.uint8)
-    probabilities = near(labels, 12)  # all right but for some
-    probabilities[::997] = np.roll(probabilities[::997], 1, axis=1)
-    curves = scores.roc_curves(labels, probabilities)
+    curves = scores.roc_curves(labels, near(labels, 7))  # hardly ever wrong
     for digit, rows in scores.thinned(curves).groupby("digit"):
         x, y = rows.false_positive_rate.to_numpy(), rows.true_positive_rate.to_numpy()
         assert len(rows) < scores.ROC_POINTS < len(curves[digit][0])
