@@ -8,6 +8,7 @@ the model's weights (`dvc repro` or `dvc pull`). Prints the likeliest digits and
 """
 
 import argparse
+import warnings
 from importlib import import_module
 
 from stages.common import environment
@@ -16,12 +17,11 @@ if __name__ == "__main__":
     environment.prepare()
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stages.common import command, dataset, params, results, training
 from stages.common.architecture import Architecture
 
-WEIGHTS = {"pytorch": "safetensors", "tensorflow": "weights.h5", "scratch": "npz", "sklearn": "skops"}
 SHOWN = 3
 
 
@@ -35,9 +35,9 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     framework, _, name = arguments.model.partition("/")
-    if framework not in WEIGHTS:
+    if framework not in results.FRAMEWORKS:
         raise command.UserError(
-            f"{arguments.model!r}: allowed are {', '.join(WEIGHTS)}, / and a model's name"
+            f"{arguments.model!r}: allowed are {', '.join(results.FRAMEWORKS)}, / and a model's name"
         )
     images = np.stack([load_image(image) for image in arguments.images])
     for image, probabilities in zip(arguments.images, predict(framework, name, images), strict=True):
@@ -53,16 +53,39 @@ def load_image(name: str) -> np.ndarray:
             raise command.UserError(f"{name}: there are {len(images)} test images, 0 to {len(images) - 1}")
         return images[int(name)]
     try:
-        with Image.open(name) as picture:
+        with warnings.catch_warnings(action="ignore"), Image.open(name) as picture:
+            upright = ImageOps.exif_transpose(picture)
             size = (dataset.IMAGE_SIZE, dataset.IMAGE_SIZE)
-            return np.asarray(picture.convert("L").resize(size, Image.Resampling.LANCZOS))
+            return np.asarray(_gray(upright, name).resize(size, Image.Resampling.LANCZOS))
     except UnidentifiedImageError:
         raise command.UserError(f"{name} is no picture") from None
+    except Image.DecompressionBombError:
+        raise command.UserError(
+            f"{name} has too many pixels; allowed: {2 * Image.MAX_IMAGE_PIXELS:,}"
+        ) from None
+    except (OSError, SyntaxError) as error:
+        if isinstance(error, OSError) and error.filename:
+            raise
+        raise command.UserError(f"{name} is a damaged picture: {error}") from None
+
+
+def _gray(picture: Image.Image, name: str) -> Image.Image:
+    """The picture in 256 levels of gray, on black where it is transparent."""
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise command.UserError(
+            f"{name} has pixels of 32 bits, of no certain range; allowed: 8 or 16 bits a pixel and colour"
+        )
+    if picture.has_transparency_data:
+        ground = Image.new("RGBA", picture.size, "black")
+        picture = Image.alpha_composite(ground, picture.convert("RGBA"))
+    return picture.convert("L")
 
 
 def predict(framework: str, name: str, images: np.ndarray) -> np.ndarray:
     """Class probabilities (n, 10) of images, uint8 (n, 28, 28), as the model's stage gives them."""
-    path = results.path("models", framework, name, WEIGHTS[framework])
+    path = results.weights(framework, name)
     environment.import_quietly(f"stages.models.{framework}")
     stage = import_module(f"stages.train_{framework}")
     library = import_module(f"stages.models.{framework}")
