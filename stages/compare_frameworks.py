@@ -27,11 +27,7 @@ from stages.common import command, dataset, files, params, results
 from stages.common.architecture import Architecture
 from stages.models import exchange, pytorch, scratch, tensorflow
 
-LOAD = {
-    "pytorch": (pytorch.load, "safetensors"),
-    "tensorflow": (tensorflow.load, "weights.h5"),
-    "scratch": (scratch.load, "npz"),
-}
+LOAD = {"pytorch": pytorch.load, "tensorflow": tensorflow.load, "scratch": scratch.load}
 BUILD: dict[str, Callable[[Architecture], exchange.Network]] = {
     "pytorch": pytorch.build,
     "tensorflow": tensorflow.build,
@@ -59,14 +55,14 @@ class Trained(params.Section):
 def main() -> None:
     command.no_arguments(__doc__)
     tf.config.set_visible_devices([], "GPU")
-    tf.config.threading.set_intra_op_parallelism_threads(params.read("threads", params.Positive))
-    torch.set_num_threads(params.read("threads", params.Positive))
+    tf.config.threading.set_intra_op_parallelism_threads(params.read("threads", params.Threads))
+    torch.set_num_threads(params.read("threads", params.Threads))
     environment.use_all_threads()
     carried = params.read("carried", Carried)
     layers = params.read(f"architectures.{carried.architecture}", Architecture)
     images = dataset.load_test_images()
     rows = []
-    for framework, (load, extension) in LOAD.items():
+    for framework, load in LOAD.items():
         name = getattr(carried, framework)
         settings = params.read(f"{framework}.{name}", Trained)
         if settings.architecture != carried.architecture:
@@ -74,7 +70,7 @@ def main() -> None:
                 f"params.yaml: carried.{framework} is {name!r}, whose architecture is "
                 f"{settings.architecture}; allowed: models of {carried.architecture}"
             )
-        network = load(layers, results.path("models", framework, name, extension))
+        network = load(layers, results.weights(framework, name))
         pixels = dataset.scale_pixels(images, settings.pixel_range)
         for row in compare(framework, network, layers, pixels):
             rows.append({"model": f"{framework}/{name}", **row})

@@ -51,6 +51,7 @@ class Settings(training.NetworkSettings):
     augmentation: Augmentation | None = None
 
     def make_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+        """What updates the weights of `network`. Its learning rate is set before each step."""
         if self.optimizer == "sgd":
             return torch.optim.SGD(network.parameters(), momentum=self.momentum)
         return torch.optim.Adam(network.parameters(), fused=True)
@@ -61,23 +62,24 @@ def main() -> None:
     settings = params.read_model(FRAMEWORK, name, Settings)
     layers = params.read(f"architectures.{settings.architecture}", architecture.Architecture)
     device = choose_device(params.read("device", str))
-    make_deterministic(params.read("seed", params.Seed), params.read("threads", params.Positive))
+    make_deterministic(params.read("seed", params.Seed), params.read("threads", params.Threads))
     data = dataset.load_training(training.held_out(settings))
     test_images = dataset.scale_pixels(dataset.load_test_images(), settings.pixel_range)
 
-    print(f"{FRAMEWORK}.{name} on {device}\n{architecture.describe(layers)}", flush=True)
-    network = pytorch.build(layers).to(device)
-    with results.Stopwatch() as training_time:
-        history = train(network, data, settings, f"{FRAMEWORK}.{name}")
-    with results.Stopwatch() as prediction_time:
-        views = training.views(test_images, settings)
-        probabilities = np.mean([pytorch.predict_proba(network, view) for view in views], axis=0)
+    model = f"{FRAMEWORK}.{name}"
+    print(f"{model} on {device}\n{architecture.describe(layers)}", flush=True)
+    with training.enough_memory(model, RuntimeError):
+        network = pytorch.build(layers).to(device)
+        with results.Stopwatch() as training_time:
+            history = train(network, data, settings, model)
+        with results.Stopwatch() as prediction_time:
+            views = training.views(test_images, settings)
+            probabilities = np.mean([pytorch.predict_proba(network, view) for view in views], axis=0)
 
     results.save(
         FRAMEWORK,
         name,
         probabilities=probabilities,
-        extension="safetensors",
         write_weights=partial(pytorch.save, network),
         parameters=sum(architecture.parameter_counts(layers)),
         training_images=len(data.train_images),

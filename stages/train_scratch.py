@@ -28,9 +28,10 @@ class Settings(training.NetworkSettings):
     """A from-scratch network's entry in params.yaml."""
 
     initialization: Literal["glorot", "he"] = "glorot"
-    weight_decay: Annotated[params.Number, Field(ge=0)] = 0.0
+    weight_decay: Annotated[params.Number, Field(ge=0, le=1000)] = 0.0
 
     def make_optimizer(self) -> scratch.SGD | scratch.Adam:
+        """What updates the weights, with the learning rate that each step is given."""
         if self.optimizer == "sgd":
             return scratch.SGD(momentum=self.momentum, weight_decay=self.weight_decay)
         return scratch.Adam(weight_decay=self.weight_decay)
@@ -45,19 +46,20 @@ def main() -> None:
     data = dataset.load_training(training.held_out(settings))
     test_images = dataset.scale_pixels(dataset.load_test_images(), settings.pixel_range)
 
-    print(f"{FRAMEWORK}.{name} on cpu\n{architecture.describe(layers)}", flush=True)
-    network = scratch.build(layers, generator, settings.initialization)
-    with results.Stopwatch() as training_time, np.errstate(over="ignore", invalid="ignore"):
-        history = train(network, data, settings, generator, f"{FRAMEWORK}.{name}")
-    with results.Stopwatch() as prediction_time:
-        views = training.views(test_images, settings)
-        probabilities = np.mean([scratch.predict_proba(network, view) for view in views], axis=0)
+    model = f"{FRAMEWORK}.{name}"
+    print(f"{model} on cpu\n{architecture.describe(layers)}", flush=True)
+    with training.enough_memory(model):
+        network = scratch.build(layers, generator, settings.initialization)
+        with results.Stopwatch() as training_time, np.errstate(over="ignore", invalid="ignore"):
+            history = train(network, data, settings, generator, model)
+        with results.Stopwatch() as prediction_time:
+            views = training.views(test_images, settings)
+            probabilities = np.mean([scratch.predict_proba(network, view) for view in views], axis=0)
 
     results.save(
         FRAMEWORK,
         name,
         probabilities=probabilities,
-        extension="npz",
         write_weights=partial(scratch.save, network),
         parameters=sum(architecture.parameter_counts(layers)),
         training_images=len(data.train_images),

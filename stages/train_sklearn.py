@@ -7,6 +7,8 @@ Writes outputs/{models,predictions,cards,timings}/sklearn/<model>.*
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any
 
@@ -39,35 +41,47 @@ class Settings(params.Section):
 def main() -> None:
     name = command.model_name(__doc__)
     settings = params.read_model(FRAMEWORK, name, Settings)
-    threads = params.read("threads", params.Positive)
+    threads = params.read("threads", params.Threads)
     environment.use_all_threads()
-    classifier = sklearn.build(settings.estimator, settings.arguments, params.read("seed", params.Seed))
+    seed = params.read("seed", params.Seed)
     data = dataset.load_training(held_out=0)
     train_pixels = prepare(data.train_images, settings)
     test_pixels = prepare(dataset.load_test_images(), settings)
 
-    print(f"{FRAMEWORK}.{name} on cpu\n  {' '.join(repr(classifier).split())}", flush=True)
-    try:
+    with naming(f"{FRAMEWORK}.{name}"):
+        classifier = sklearn.build(settings.estimator, settings.arguments, seed)
+        print(f"{FRAMEWORK}.{name} on cpu\n  {' '.join(repr(classifier).split())}", flush=True)
         with results.Stopwatch() as training_time:
             train(classifier, train_pixels, data.train_labels, threads)
         with results.Stopwatch() as prediction_time:
             probabilities = sklearn.predict_proba(classifier, test_pixels)
-    except (ValueError, TypeError, *sklearn.errors()) as error:  # arguments are checked while it fits
-        reason = " ".join(str(error).split())
-        raise command.UserError(f"params.yaml: {FRAMEWORK}.{name}.arguments: {reason}") from None
+        results.save(
+            FRAMEWORK,
+            name,
+            probabilities=probabilities,
+            write_weights=partial(sklearn.save, classifier),
+            parameters=sklearn.parameter_count(classifier),
+            training_images=len(data.train_images),
+            device="cpu",
+            training_time=training_time,
+            prediction_time=prediction_time,
+        )
 
-    results.save(
-        FRAMEWORK,
-        name,
-        probabilities=probabilities,
-        extension="skops",
-        write_weights=partial(sklearn.save, classifier),
-        parameters=sklearn.parameter_count(classifier),
-        training_images=len(data.train_images),
-        device="cpu",
-        training_time=training_time,
-        prediction_time=prediction_time,
-    )
+
+@contextmanager
+def naming(model: str) -> Iterator[None]:
+    """Raise UserError, naming the model, for whatever a library finds wrong with its entry.
+
+    Arguments are checked while it fits, and each classifier complains in its own way.
+    """
+    try:
+        yield
+    except OSError:
+        raise  # a full disk is no fault of the entry
+    except Exception as error:
+        kind = "" if isinstance(error, command.UserError | ValueError) else f"{type(error).__name__}: "
+        reason = " ".join(str(error).split()).removeprefix(f"{model}: ")
+        raise command.UserError(f"params.yaml: {model}: {kind}{reason}") from None
 
 
 def prepare(images: np.ndarray, settings: Settings) -> np.ndarray:

@@ -47,6 +47,7 @@ class Settings(training.NetworkSettings):
         return self
 
     def make_optimizer(self, rates: np.ndarray) -> keras.optimizers.Optimizer:
+        """What updates the weights. rates: the learning rate of each step, float32 (epochs, steps an epoch)."""
         if self.optimizer == "sgd":
             return keras.optimizers.SGD(LearningRates(rates), momentum=self.momentum)
         return keras.optimizers.Adam(LearningRates(rates))
@@ -57,23 +58,24 @@ def main() -> None:
     settings = params.read_model(FRAMEWORK, name, Settings)
     layers = params.read(f"architectures.{settings.architecture}", architecture.Architecture)
     device = choose_device(params.read("device", str))
-    make_deterministic(params.read("seed", params.Seed), params.read("threads", params.Positive))
+    make_deterministic(params.read("seed", params.Seed), params.read("threads", params.Threads))
     data = dataset.load_training(training.held_out(settings))
     test_images = dataset.scale_pixels(dataset.load_test_images(), settings.pixel_range)
 
-    print(f"{FRAMEWORK}.{name} on {device}\n{architecture.describe(layers)}", flush=True)
-    network = tensorflow.build(layers)
-    with results.Stopwatch() as training_time:
-        history = train(network, data, settings, f"{FRAMEWORK}.{name}")
-    with results.Stopwatch() as prediction_time:
-        views = training.views(test_images, settings)
-        probabilities = np.mean([tensorflow.predict_proba(network, view) for view in views], axis=0)
+    model = f"{FRAMEWORK}.{name}"
+    print(f"{model} on {device}\n{architecture.describe(layers)}", flush=True)
+    with training.enough_memory(model, tf.errors.ResourceExhaustedError):
+        network = tensorflow.build(layers)
+        with results.Stopwatch() as training_time:
+            history = train(network, data, settings, model)
+        with results.Stopwatch() as prediction_time:
+            views = training.views(test_images, settings)
+            probabilities = np.mean([tensorflow.predict_proba(network, view) for view in views], axis=0)
 
     results.save(
         FRAMEWORK,
         name,
         probabilities=probabilities,
-        extension="weights.h5",
         write_weights=partial(tensorflow.save, network),
         parameters=sum(architecture.parameter_counts(layers)),
         training_images=len(data.train_images),

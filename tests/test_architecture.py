@@ -75,6 +75,12 @@ def test_description_lists_every_layer_and_the_sum():
     assert "206,922" in text.splitlines()[-1]
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_description_has_straight_columns(name):
+    lines = architecture.describe(parse(ARCHITECTURES[name])).splitlines()
+    assert len({len(line) for line in lines}) == 1
+
+
 @pytest.mark.parametrize(
     ("layers", "complaint"),
     [
@@ -90,6 +96,7 @@ def test_description_lists_every_layer_and_the_sum():
         ([{"conv": {"filters": 1, "kernel": 3, "padding": "full"}}, {"dense": 10}], "'same' or 'valid'"),
         ([{"conv": {"filters": 1, "kernel": 3, "pad": "same"}}, {"dense": 10}], "Extra inputs"),
         ([{"conv": 3}, {"dense": 10}], "unknown layer"),
+        ([{"conv": {"kind": "dense", "units": 10}}], "unknown layer"),
         ([{"dense": 10, "relu": None}], "unknown layer"),
     ],
 )

@@ -1,5 +1,6 @@
 import pytest
 from conftest import edit_params
+from dvc.utils.serialize import parse_yaml
 
 from stages import train_pytorch
 from stages.common import architecture, params, training
@@ -21,7 +22,10 @@ def read(workspace, key, kind):
         ("epochs", True, "pytorch.mlp.epochs is True: a number is wanted"),
         ("optimizer", "adma", "pytorch.mlp.optimizer is 'adma': it should be 'sgd' or 'adam'"),
         ("pixel_range", [1, 0], "the first number must be smaller"),
-        ("nesterov", 0.9, "pytorch.mlp.nesterov is unknown; allowed: architecture, pixel_range"),
+        ("pixel_range", 1, "pytorch.mlp.pixel_range is 1: it should be a valid list"),
+        ("pixel_range", [0, 1e39], "pytorch.mlp.pixel_range.1 is 1e+39: it should be less than or equal to"),
+        ("epochs", 2**31, "pytorch.mlp.epochs is 2147483648: it should be less than"),
+        ("nesterov", 0.9, "pytorch.mlp.nesterov is unknown; allowed: architecture, batch_size"),
         ("validation_images", -5, "pytorch.mlp.validation_images is -5"),
         ("prediction_shift", True, "pytorch.mlp.prediction_shift is True: a number is wanted"),
         ("prediction_shift", 28, "pytorch.mlp.prediction_shift is 28: it should be less than 28"),
@@ -50,7 +54,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(workspace, key, value, comp
             "architectures.cnn",
             [{"conv": {"filters": 3, "kernel": 3, "padding": "same", "strid": 2}}, {"dense": 10}],
             ("architectures.cnn", architecture.Architecture),
-            "strid is unknown; allowed: kind, filters, kernel, padding, stride",
+            "strid is unknown; allowed: filters, kernel, padding, stride",
         ),
     ],
 )
@@ -78,6 +82,27 @@ def test_a_number_that_yaml_takes_for_text_is_a_number(workspace):
     text = (workspace / "params.yaml").read_text()
     (workspace / "params.yaml").write_text(text + "\nrate: 1e-3\n")
     assert read(workspace, "rate", params.Rate) == 0.001
+
+
+def test_values_are_those_that_dvc_reads(workspace):
+    text = "seed: 010\nthreads: 0o10\nno: 1:30\n"
+    (workspace / "params.yaml").write_text(text)
+    assert read(workspace, "seed", params.Seed) == 10
+    assert read(workspace, "threads", params.Threads) == 8
+    assert read(workspace, "no", str) == "1:30"
+    assert params.parse(text) == parse_yaml(text, "params.yaml")
+
+
+def test_a_key_that_occurs_twice_is_refused_with_its_line(workspace):
+    (workspace / "params.yaml").write_text("seed: 1\nthreads: 2\nthreads: 1\n")
+    with pytest.raises(UserError, match=r'params\.yaml is not YAML, line 3: found duplicate key "threads"'):
+        read(workspace, "seed", params.Seed)
+
+
+def test_threads_are_no_more_than_a_machine_has(workspace):
+    (workspace / "params.yaml").write_text("threads: 3000000000\n")
+    with pytest.raises(UserError, match=r"threads is 3000000000: it should be less than or equal to 1024"):
+        read(workspace, "threads", params.Threads)
 
 
 def test_a_missing_key_is_answered_with_its_neighbours(workspace):

@@ -219,7 +219,7 @@ def test_numbers_of_another_type_are_no_weights(run_stage):
             "sklearn.svm.SVC has no argument 'c'; allowed: C, break_ties",
         ),
         ({"arguments": {"n_neighbours": 3}}, "no argument 'n_neighbours'; allowed: n_neighbors"),
-        ({"arguments": {"n_neighbors": 0}}, "params.yaml: sklearn.knn_3.arguments: .*'n_neighbors'.*Got 0"),
+        ({"arguments": {"n_neighbors": 0}}, r"params\.yaml: sklearn\.knn_3: .*'n_neighbors'.*Got 0"),
         ({"pixel_range": [0, 1]}, "whole numbers from 0 to 255: let pixel_range be"),
         ({"estimator": "sklearn.svm.LinearSVC", "arguments": {}}, "gives no probabilities"),
         (
@@ -232,14 +232,30 @@ def test_numbers_of_another_type_are_no_weights(run_stage):
         ),
         (
             {"estimator": "lightgbm.LGBMClassifier", "arguments": {"learning_rate": -1, "verbose": -1}},
-            r"sklearn\.knn_3\.arguments: .*learning_rate",
+            r"params\.yaml: sklearn\.knn_3: LightGBMError: .*learning_rate",
+        ),
+        ({"arguments": {"n_neighbors": True}}, "'n_neighbors' must be a whole number from 1"),
+        (
+            {"estimator": "sklearn.naive_bayes.CategoricalNB", "arguments": {}},
+            r"params\.yaml: sklearn\.knn_3: IndexError: index",
+        ),
+        (
+            {"estimator": "sklearn.pipeline.Pipeline", "arguments": {"steps": "abc"}},
+            r"params\.yaml: sklearn\.knn_3: ",
+        ),
+        (
+            {
+                "estimator": "sklearn.gaussian_process.GaussianProcessClassifier",
+                "arguments": {"max_iter_predict": 1},
+            },
+            r"params\.yaml: sklearn\.knn_3: it would be saved with sklearn\.gaussian_process\..*choose other",
         ),
     ],
 )
 def test_an_impossible_estimator_is_refused(run_stage, edits, complaint):
     with pytest.raises(UserError, match=complaint):
         run_stage("train_sklearn", "knn_3", **{f"sklearn.knn_3.{key}": value for key, value in edits.items()})
-    assert not results.OUTPUTS.exists()
+    assert not any(path.is_file() for path in results.OUTPUTS.rglob("*"))
 
 
 def test_parameters_are_counted_in_every_part_of_a_classifier():
@@ -281,6 +297,43 @@ def test_a_class_that_no_training_image_shows_has_probability_zero(run_stage, wo
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("estimator", "arguments"),
+    [
+        ("sklearn.neighbors.KNeighborsClassifier", {"algorithm": "ball_tree", "metric": "manhattan"}),
+        ("sklearn.neural_network.MLPClassifier", {"solver": "sgd", "max_iter": 2}),
+        (
+            "sklearn.semi_supervised.SelfTrainingClassifier",
+            {"estimator": {"estimator": "sklearn.naive_bayes.GaussianNB"}},
+        ),
+        (
+            "sklearn.ensemble.VotingClassifier",
+            {"voting": "soft", "estimators": [["bayes", {"estimator": "sklearn.naive_bayes.GaussianNB"}]]},
+        ),
+    ],
+)
+def test_what_is_saved_loads_again(tmp_path, estimator, arguments):
+    arrays = tiny_arrays()
+    classifier = sklearn.build(estimator, arguments, seed=0)
+    sklearn.fit(classifier, arrays["train_images"].astype(np.float32) / 255, arrays["train_labels"])
+    sklearn.save(classifier, path := tmp_path / "classifier.skops")
+    pixels = arrays["test_images"].astype(np.float32) / 255
+    again = sklearn.predict_proba(sklearn.load(path), pixels)
+    np.testing.assert_array_equal(again, sklearn.predict_proba(classifier, pixels))
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow", "scratch"])
+def test_a_network_larger_than_the_memory_is_one_line(run_stage, framework):
+    model = models(framework)[0]
+    architecture = load_params()[framework][model]["architecture"]
+    layers = [{"dense": 2_000_000_000}, {"dense": 10}]
+    with pytest.raises(
+        UserError, match=rf"params\.yaml: {framework}\.{model} needs more memory than there is"
+    ):
+        run_stage(f"train_{framework}", model, **{f"architectures.{architecture}": layers})
+    assert not results.OUTPUTS.exists()
+
+
 def test_a_skops_file_that_wants_other_code_is_refused(tmp_path):
     import skops.io
 
@@ -318,7 +371,7 @@ def test_the_same_schedule_starts_low_peaks_once_and_ends_low():
 
 
 def test_too_many_held_out_images_are_refused(run_stage):
-    with pytest.raises(UserError, match="validation_images is 400, but there are 400 training images"):
+    with pytest.raises(UserError, match=r"validation_images .* is 400, but there are 400 training images"):
         run_stage("train_scratch", "mlp_relu", **{"data.validation_images": 400})
 
 

@@ -23,7 +23,7 @@ import yaml
 from dvc.dependency import param
 from dvc.repo import Repo
 
-from stages.common import command
+from stages.common import command, params
 
 PAGE = Path("docs/edits.md")
 HEAD = """# What runs again after an edit
@@ -83,8 +83,8 @@ def edits_of_parameters(project: Path) -> Iterator[tuple[str, Path, str]]:
     """For each leaf of params.yaml (a network's list of layers is one) its key, the file and its new text."""
     path = Path("params.yaml")
     original = (project / path).read_text(encoding="utf-8")
-    for key in leaves(yaml.safe_load(original)):
-        content = yaml.safe_load(original)
+    for key in leaves(params.parse(original)):
+        content = params.parse(original)
         section = content
         *parents, last = key.split(".")
         for parent in parents:
@@ -139,7 +139,7 @@ def changed_stages(name: str, path: Path, text: str) -> tuple[str, str]:
             if any(path.is_relative_to(dep) for dep in deps):  # some are folders
                 kind, _, model = address.rpartition(":")[2].partition("@")
                 stages.setdefault(kind, []).append(model)
-    everything = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    everything = params.parse(params.PATH.read_text(encoding="utf-8"))
     texts = []
     for kind, models in stages.items():
         known = everything.get(kind.removeprefix("train_"), {}) if models != [""] else {}

@@ -32,13 +32,12 @@ from stages.models import exchange, pytorch, scratch, tensorflow
 from tools import machine
 
 PAGE = Path("docs/frameworks.md")
-FRAMEWORKS = ("pytorch", "tensorflow", "scratch")
 BATCH_SIZES = (16, 64, 256, 1024)
 NETWORK = "cnn_dropout"
 
 
 def main() -> None:
-    if sys.argv[1:2] and sys.argv[1] in FRAMEWORKS:
+    if sys.argv[1:2] and sys.argv[1] in results.WITH_EPOCHS:
         framework, determinism = sys.argv[1:]
         print(json.dumps(milliseconds(framework, determinism == "deterministic")))
     else:
@@ -137,7 +136,7 @@ def running_variance(images: int) -> dict[str, float]:
 def agreement_without_reordering() -> float:
     """The share of test images that keep their digit if the pixels' order is left as PyTorch has it."""
     layers = layers_of(NETWORK)
-    network = pytorch.load(layers, results.path("models", "pytorch", NETWORK, "safetensors"))
+    network = pytorch.load(layers, results.weights("pytorch", NETWORK))
     weights = exchange.read(network, layers)
     dense = next(m for m in network if isinstance(m, torch.nn.Linear))
     place = next(i for i, arrays in enumerate(weights) if arrays["weights"].shape == dense.weight.T.shape)
@@ -172,7 +171,7 @@ Step = Callable[[np.ndarray, np.ndarray], None]
 
 
 def _pytorch_step(layers: architecture.Architecture, deterministic: bool) -> Step:
-    threads = params.read("threads", params.Positive)
+    threads = params.read("threads", params.Threads)
     if deterministic:
         train_pytorch.make_deterministic(0, threads)
     else:
@@ -190,7 +189,7 @@ def _pytorch_step(layers: architecture.Architecture, deterministic: bool) -> Ste
 
 
 def _tensorflow_step(layers: architecture.Architecture, deterministic: bool) -> Step:
-    threads = params.read("threads", params.Positive)
+    threads = params.read("threads", params.Threads)
     if deterministic:
         train_tensorflow.make_deterministic(0, threads)
     else:
@@ -236,7 +235,7 @@ def measured(framework: str) -> dict[str, dict[int, float]]:
 
 def page() -> str:
     """The page as Markdown."""
-    speed = {framework: measured(framework) for framework in FRAMEWORKS}
+    speed = {framework: measured(framework) for framework in results.WITH_EPOCHS}
     rows = {
         "weights": [" | ".join(row) for row in first_weights(layers_of(NETWORK))],
         "padding": [
@@ -261,7 +260,8 @@ def page() -> str:
         "determinism": [
             f"{size} | "
             + " | ".join(
-                f"{speed[f]['deterministic'][size] / speed[f]['free'][size]:.2f} ×" for f in FRAMEWORKS[:2]
+                f"{speed[f]['deterministic'][size] / speed[f]['free'][size]:.2f} ×"
+                for f in results.WITH_EPOCHS[:2]
             )
             for size in BATCH_SIZES
         ],

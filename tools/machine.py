@@ -3,14 +3,14 @@
 import platform
 from pathlib import Path
 
-import yaml
+from stages.common import params
 
 INSTRUCTION_SETS = ("amx_tile", "avx512f", "avx2")
 
 
 def describe() -> str:
     """One line, such as 'AMD EPYC (family 25, model 1), avx2, 2 threads, Linux x86_64, Python 3.11'."""
-    threads = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))["threads"]
+    threads = params.read("threads", params.Threads)
     system = f"{platform.system()} {platform.machine()}"
     python = "Python " + ".".join(platform.python_version_tuple()[:2])
     return f"{_processor()}, {threads} threads, {system}, {python}"

@@ -27,6 +27,7 @@ if __name__ == "__main__" and sys.argv[1:]:
 import numpy as np
 import yaml
 
+from stages.common import results
 from tools import machine
 
 ROOT = Path(__file__).parent.parent
@@ -34,7 +35,6 @@ PAGE = ROOT / "docs" / "processors.md"
 EMULATOR = "qemu-x86_64"
 OLDEST = 10
 EMULATED = {"Intel Haswell": "Haswell", "AMD EPYC Milan": "EPYC-Milan"}
-FRAMEWORKS = ("pytorch", "tensorflow", "scratch", "sklearn")
 PROFILES = ("portable", "fast")
 IMAGES, TEST_IMAGES = 192, 32  # an emulated convolution is a hundred times slower
 TIMED_IMAGES, REPEATS = 6_000, 3
@@ -45,7 +45,8 @@ and predictions compared byte by byte. A number is the largest difference betwee
 
 Native: {machine}.
 Emulated by {emulator}. One epoch of {images} images; networks hold {held_out} of them out.
-The last column compares the profiles natively: one epoch of {timed} images, medians of {repeats} runs.
+The last column compares the profiles natively: one epoch of {timed} images, medians of {repeats} runs,
+which are so short that they differ by up to a third from one time to the next.
 
 | model | {columns} | portable: time against fast |
 | --- |{rules} --- |
@@ -65,7 +66,7 @@ model but the nearest neighbours and the forests to differ in the last digits. `
 
 
 def main() -> None:
-    if sys.argv[1:] and sys.argv[1] in FRAMEWORKS:
+    if sys.argv[1:] and sys.argv[1] in results.FRAMEWORKS:
         train_all(sys.argv[1])
         return
     command.no_arguments(__doc__)
@@ -119,13 +120,13 @@ def compare_processors(folder: Path) -> dict[str, list[str]]:
     texts: dict[str, list[str]] = {}
     for profile in PROFILES:
         native = lay_out(folder / profile / "native", {**content, "profile": profile}, arrays)
-        for framework in FRAMEWORKS:
+        for framework in results.FRAMEWORKS:
             train(native, framework)
         for name, processor in EMULATED.items():
             print(f"{profile}, {name}", flush=True)
             emulated = lay_out(folder / profile / processor, {**content, "profile": profile}, arrays)
             with ThreadPoolExecutor(2) as pool:  # each spends most of its time on one thread
-                list(pool.map(lambda f, e=emulated, p=processor: train(e, f, p), FRAMEWORKS))
+                list(pool.map(lambda f, e=emulated, p=processor: train(e, f, p), results.FRAMEWORKS))
             for model in models(content):
                 texts.setdefault(model, []).append(difference(native, emulated, model))
     return texts
@@ -138,7 +139,7 @@ def compare_profiles(folder: Path) -> dict[str, float]:
     for _ in range(REPEATS):
         for profile in PROFILES:
             project = lay_out(folder / f"timed-{profile}", {**content, "profile": profile}, arrays)
-            for framework in FRAMEWORKS:
+            for framework in results.FRAMEWORKS:
                 train(project, framework)
             for model in models(content):
                 timings = yaml.safe_load((project / f"outputs/timings/{model}.json").read_text())
@@ -150,9 +151,9 @@ def compare_profiles(folder: Path) -> dict[str, float]:
 
 def few_images(images: int, test_images: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The project's parameters for one short epoch, and the first images of data/."""
-    content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    content = params.parse((ROOT / "params.yaml").read_text(encoding="utf-8"))
     content["data"]["validation_images"] = images // 3
-    for framework in FRAMEWORKS[:3]:
+    for framework in results.WITH_EPOCHS:
         for settings in content[framework].values():
             settings.update(epochs=1, batch_size=64, validation_images=images // 3)
     arrays = {
@@ -193,7 +194,7 @@ def train(project: Path, framework: str, processor: str | None = None) -> None:
 
 def models(content: dict[str, Any]) -> Iterator[str]:
     """Every model of some parameters, such as pytorch/mlp."""
-    return (f"{framework}/{model}" for framework in FRAMEWORKS for model in content[framework])
+    return (f"{framework}/{model}" for framework in results.FRAMEWORKS for model in content[framework])
 
 
 def difference(native: Path, emulated: Path, model: str) -> str:

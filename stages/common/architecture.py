@@ -157,7 +157,7 @@ def _spell_out(layer: Any) -> Any:
         (kind, value), *_ = layer.items()
         if kind in SCALAR_OF:
             return {"kind": kind, SCALAR_OF[kind]: value}
-        if kind == "conv" and isinstance(value, dict):
+        if kind == "conv" and isinstance(value, dict) and "kind" not in value:
             return {"kind": kind, **value}
     raise ValueError(
         "unknown layer; allowed: conv: {filters: …, kernel: …, padding: same or valid, stride: …}, "
@@ -221,7 +221,10 @@ def describe(layers: Architecture) -> str:
         for layer, shape, count in zip(layers, shapes(layers), counts, strict=True)
     ]
     rows = [("layer", "output", "parameters"), *rows, ("in all", "", f"{sum(counts):,}")]
-    return "\n".join(f"  {layer:<16}{shape:>10}{count:>12}" for layer, shape, count in rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        f"  {layer:<{widths[0]}}  {shape:>{widths[1]}}  {count:>{widths[2]}}" for layer, shape, count in rows
+    )
 
 
 def _image(shape: Shape) -> tuple[int, int, int]:

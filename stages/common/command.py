@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import io
 import os
 import signal
 import sys
@@ -18,6 +19,9 @@ def run(main: Callable[[], None]) -> None:
     Ctrl-C and SIGTERM end it, too, with the status that a shell reports for them, after temporary
     files are gone.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a × that the terminal cannot show
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     gc.freeze()  # what the imports made stays to the end; looking through it takes a fifth of a second
     gc.enable()

@@ -35,8 +35,8 @@ def load_training(held_out: int) -> Split:
         raise UserError(f"{FOLDER}: {len(images)} training images, but {len(labels)} labels")
     if held_out >= len(images):
         raise UserError(
-            f"params.yaml: validation_images is {held_out}, but there are {len(images)} "
-            f"training images: hold out at most {len(images) - 1}"
+            f"params.yaml: validation_images (the model's own, or that of data) is {held_out}, but there "
+            f"are {len(images)} training images: hold out at most {len(images) - 1}"
         )
     kept = len(images) - held_out
     return Split(images[:kept], labels[:kept], images[kept:], labels[kept:])

@@ -43,7 +43,7 @@ def use_all_threads() -> None:
 
     Left alone, they use as many as there are processors, and other last bits come out.
     """
-    threadpool_limits(params.read("threads", params.Positive), "blas")
+    threadpool_limits(params.read("threads", params.Threads), "blas")
 
 
 def import_quietly(module: str) -> None:
@@ -75,7 +75,7 @@ def without(*modules: str) -> Iterator[None]:
 
 
 def _set_variables() -> None:
-    threads = str(params.read("threads", params.Positive))
+    threads = str(params.read("threads", params.Threads))
     for library in ("OMP", "OPENBLAS", "MKL", "VECLIB", "NUMEXPR"):
         os.environ[f"{library}_NUM_THREADS"] = threads
     os.environ["OMP_DYNAMIC"] = os.environ["MKL_DYNAMIC"] = "FALSE"

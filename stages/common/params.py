@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -19,6 +18,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
 )
+from ruamel.yaml import YAML, YAMLError
 
 from stages.common.command import UserError
 
@@ -32,7 +32,8 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
-Positive = Annotated[int, BeforeValidator(_no_bool), Field(gt=0)]
+Positive = Annotated[int, BeforeValidator(_no_bool), Field(gt=0, lt=2**31)]
+Threads = Annotated[int, BeforeValidator(_no_bool), Field(gt=0, le=1024)]
 Share = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, lt=1)]
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
 Rate = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, allow_inf_nan=False)]
@@ -46,7 +47,8 @@ def _rising(bounds: tuple[float, float]) -> tuple[float, float]:
 
 
 Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
-PixelRange = Annotated[tuple[Number, Number], AfterValidator(_rising)]
+Pixel = Annotated[Number, Field(ge=-1e6, le=1e6)]
+PixelRange = Annotated[tuple[Pixel, Pixel], AfterValidator(_rising)]
 """What the darkest (0) and the brightest pixel (255) become before a model sees them."""
 
 
@@ -81,14 +83,24 @@ def read_model(framework: str, name: str, kind: type[T]) -> T:
     return read(f"{framework}.{name}", kind)
 
 
+def parse(text: str) -> Any:
+    """The content of a YAML text, read as DVC does it: YAML 1.2, in which 010 is ten and `no` a word.
+
+    Raises YAMLError, also for a key that occurs twice.
+    """
+    return YAML(typ="safe").load(text)
+
+
 @cache
 def _file() -> dict[str, Any]:
     try:
-        content = yaml.safe_load(PATH.read_text(encoding="utf-8"))
+        content = parse(PATH.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{PATH} is missing: run from the project's top folder") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date such as 2024-13-45
-        raise UserError(f"{PATH} is not YAML: {' '.join(str(error).split())}") from None
+    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or a 13th month
+        problem, place = getattr(error, "problem", error), getattr(error, "problem_mark", None)
+        where = f", line {place.line + 1}" if place else ""
+        raise UserError(f"{PATH} is not YAML{where}: {' '.join(str(problem).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"{PATH} must hold a mapping of sections")
     return content
@@ -101,12 +113,12 @@ def _explain(key: str, error: Any, kind: Any) -> str:
         case "missing":
             return f"{where} is missing"
         case "extra_forbidden":
-            return (
-                f"{where} is unknown; allowed: {', '.join(_section_at(kind, error['loc'][:-1]).model_fields)}"
-            )
+            known = _section_at(kind, error["loc"][:-1]).model_fields.keys() - {"kind"}  # a layer's own name
+            return f"{where} is unknown; allowed: {', '.join(sorted(known))}"
         case "value_error":
             return f"{where} is {error['input']!r}: {error['ctx']['error']}"
     message = error["msg"].replace("Input should", "it should")
+    message = message.replace("tuple", "list").replace("Tuple", "the list")
     return f"{where} is {error['input']!r}: {message}"
 
 

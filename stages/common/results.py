@@ -13,6 +13,11 @@ from stages.common.command import UserError
 from stages.common.files import replacing_all, write_array, write_json
 
 OUTPUTS = Path("outputs")
+WEIGHTS = {"pytorch": "safetensors", "tensorflow": "weights.h5", "scratch": "npz", "sklearn": "skops"}
+"""Each framework, and how the files with its trained models end."""
+FRAMEWORKS = tuple(WEIGHTS)
+WITH_EPOCHS = ("pytorch", "tensorflow", "scratch")
+"""Those whose models are networks: they have epochs, and so a history."""
 
 
 class Stopwatch:
@@ -33,7 +38,6 @@ def save(
     model: str,
     *,
     probabilities: np.ndarray,
-    extension: str,
     write_weights: Callable[[Path], None],
     parameters: int,
     training_images: int,
@@ -45,7 +49,7 @@ def save(
     """Write a trained model's weights, predictions, card, timings and history: all or nothing.
 
     probabilities: float (n_test, 10), row i = class probabilities of test image i; saved as float32.
-    write_weights: writes the trained model to a path that ends in `extension`.
+    write_weights: writes the trained model to a path.
     parameters: how many numbers the training set. training_images: how many it saw.
     device, training_time, prediction_time: all that differs between equal runs.
     write_history: writes the epochs as .csv; None for a model without epochs.
@@ -61,7 +65,7 @@ def save(
         "prediction_seconds": prediction_time.seconds,
     }
     with replacing_all() as partial:
-        write_weights(partial(path("models", framework, model, extension)))
+        write_weights(partial(weights(framework, model)))
         write_array(partial(path("predictions", framework, model, "npy")), probabilities.astype(np.float32))
         write_json(partial(path("cards", framework, model, "json")), card)
         write_json(partial(path("timings", framework, model, "json")), timings)
@@ -72,3 +76,8 @@ def save(
 def path(kind: str, framework: str, model: str, extension: str) -> Path:
     """Where a result of `kind` (predictions, models, history, cards, timings) of a model lies."""
     return OUTPUTS / kind / framework / f"{model}.{extension}"
+
+
+def weights(framework: str, model: str) -> Path:
+    """Where a trained model lies."""
+    return path("models", framework, model, WEIGHTS[framework])

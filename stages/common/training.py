@@ -2,6 +2,9 @@
 
 import csv
 import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
@@ -40,6 +43,23 @@ def held_out(settings: NetworkSettings) -> int:
     if settings.validation_images is not None:
         return settings.validation_images
     return params.read("data.validation_images", params.Count)
+
+
+@contextmanager
+def enough_memory(model: str, *errors: type[Exception]) -> Iterator[None]:
+    """Raise UserError, naming the model, if the block fails because it needs more memory than there is.
+
+    errors: what the library raises then, perhaps among other things, beside MemoryError.
+    """
+    try:
+        yield
+    except (MemoryError, *errors) as error:
+        if not (isinstance(error, MemoryError) or re.search("memory|OOM", str(error))):
+            raise
+        raise UserError(
+            f"params.yaml: {model} needs more memory than there is; choose a smaller batch_size or "
+            "architecture"
+        ) from None
 
 
 def views(pixels: np.ndarray, settings: NetworkSettings) -> list[np.ndarray]:

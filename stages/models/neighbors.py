@@ -44,7 +44,8 @@ class ExactNeighbors(ClassifierMixin, BaseEstimator):
 
         Raises ValueError for other pixels or if there are fewer images than neighbours.
         """
-        if not isinstance(self.n_neighbors, Integral) or not 1 <= self.n_neighbors <= len(pixels):
+        whole = isinstance(self.n_neighbors, Integral) and not isinstance(self.n_neighbors, bool)
+        if not whole or not 1 <= self.n_neighbors <= len(pixels):
             raise ValueError(
                 f"'n_neighbors' must be a whole number from 1 to {len(pixels)}. Got {self.n_neighbors!r}"
             )

@@ -36,7 +36,8 @@ def build(layers: Architecture) -> nn.Sequential:
         match layer:
             case Conv():
                 padding = layer.padding
-                if layer.padding == "same" and layer.stride > 1:  # PyTorch knows `same` for stride 1 alone
+                if layer.padding == "same" and (layer.stride > 1 or layer.kernel % 2 == 0):
+                    # PyTorch knows `same` for stride 1 alone, and warns of even kernels
                     (top, bottom), (left, right) = layer.pads(*shape[1:])
                     modules.append(nn.ZeroPad2d((left, right, top, bottom)))
                     padding = "valid"

@@ -42,11 +42,19 @@ TRUSTED = [
     "sklearn.calibration._SigmoidCalibration",
     "sklearn.calibration._TemperatureScaling",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.feature_selection._univariate_selection.f_classif",
+    "sklearn.metrics._dist_metrics.ChebyshevDistance64",
     "sklearn.metrics._dist_metrics.EuclideanDistance64",
+    "sklearn.metrics._dist_metrics.ManhattanDistance64",
+    "sklearn.metrics._scorer._PassthroughScorer",
+    "sklearn.model_selection._split.StratifiedKFold",
     "sklearn.model_selection._split.StratifiedShuffleSplit",
+    "sklearn.neighbors._ball_tree.BallTree",
     "sklearn.neighbors._kd_tree.KDTree",
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
     "sklearn.tree._tree.Tree",
+    "sklearn.utils._bunch.Bunch",
     f"{neighbors.__name__}.ExactNeighbors",
 ]
 """What `load` accepts beside the types that skops itself knows to be harmless."""
@@ -115,15 +123,10 @@ def _resolve(value: Any, seed: int) -> Any:
 
 def fit(classifier: ClassifierMixin, pixels: np.ndarray, labels: np.ndarray) -> None:
     """Fit `classifier` in place to images (n, 28, 28) and labels (n,)."""
-    classifier.fit(to_rows(pixels), labels)
+    classifier.fit(to_rows(pixels), labels.astype(np.int64))  # some count with -1
     for part in _walk(classifier):
         if hasattr(part, "components_"):  # a file keeps no other order in memory, which decides last bits
             part.components_ = np.ascontiguousarray(part.components_)
-
-
-def errors() -> list[type[Exception]]:
-    """What LightGBM raises for an argument that does not fit, if it is in use at all."""
-    return [sys.modules["lightgbm.basic"].LightGBMError] if "lightgbm.basic" in sys.modules else []
 
 
 def predict_proba(classifier: ClassifierMixin, pixels: np.ndarray) -> np.ndarray:
@@ -180,9 +183,18 @@ LEARNT = (
 
 
 def save(classifier: ClassifierMixin, path: Path) -> None:
-    """Write the fitted classifier to `path` (.skops); equal classifiers give equal bytes."""
+    """Write the fitted classifier to `path` (.skops); equal classifiers give equal bytes.
+
+    Raises UserError, and writes nothing, if `load` would refuse it.
+    """
+    content = skops.io.dumps(classifier)
+    if unknown := set(skops.io.get_untrusted_types(data=content)) - set(TRUSTED):
+        raise UserError(
+            f"it would be saved with {', '.join(sorted(unknown))}, which nothing loads again without "
+            "running code: choose other arguments or another classifier"
+        )
     with (
-        zipfile.ZipFile(io.BytesIO(skops.io.dumps(classifier))) as source,
+        zipfile.ZipFile(io.BytesIO(content)) as source,
         zipfile.ZipFile(path, "w") as target,
     ):
         schema = json.loads(source.read("schema.json"))
