@@ -20,15 +20,13 @@ from stages.evaluation.tables import TABLES, load_table
 
 METRICS = results.OUTPUTS / "metrics"
 ENSEMBLES = results.OUTPUTS / "ensembles"
-FRAMEWORKS = {"pytorch": True, "tensorflow": True, "scratch": True, "sklearn": False}
-"""Each framework, and whether its models have epochs and so a history."""
 
 
 def main() -> None:
     command.no_arguments(__doc__)
     labels = dataset.load_labels("test")
-    models = [(framework, name) for framework in FRAMEWORKS for name in params.read(framework, dict)]
-    with_epochs = [(framework, name) for framework, name in models if FRAMEWORKS[framework]]
+    models = [(framework, name) for framework in results.FRAMEWORKS for name in params.read(framework, dict)]
+    with_epochs = [(framework, name) for framework, name in models if framework in results.WITH_EPOCHS]
 
     predictions = {
         model: load_predictions(path, len(labels))

@@ -20,16 +20,16 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from stages.common import architecture, command, files, params, results
-from stages.evaluation.tables import load_table, load_tables
+from stages.evaluation.tables import LEVEL, load_table, load_tables
 from stages.pictures import overall, style
 
 TEMPLATES = Path(__file__).parent / "templates"
 PLOTS, REPORT = (results.OUTPUTS / name for name in ("plots", "report"))
-FRAMEWORKS = ("pytorch", "tensorflow", "scratch", "sklearn")
-PACKAGES = ("torch", "tensorflow", "keras", "numpy", "scikit-learn", "scipy", "pandas", "matplotlib", "dvc")
+PACKAGES = (
+    *("torch", "tensorflow", "keras", "numpy", "scikit-learn", "lightgbm"),
+    *("scipy", "pandas", "matplotlib", "dvc"),
+)
 TIMINGS = ("device", "training_seconds", "prediction_seconds")
-REAL = 0.05
-"""A difference with a smaller corrected p is called real."""
 
 OVERALL = {
     "accuracy": "Test accuracy of every model, and its error with the 95 % interval",
@@ -71,6 +71,7 @@ def main() -> None:
         "test_images": int(tables["confusion"].groupby("model")["count"].sum().iloc[0]),
         "summary": records(summary.reset_index()),
         "best": records(best_of_each_framework(summary)),
+        "level": LEVEL,
         "significance": significance(tables["pairs"], list(summary.index)),
         "adding": adding(tables["contributions"]),
         "parity": records(load_table(results.OUTPUTS / "parity.csv")),
@@ -99,7 +100,7 @@ def load_seconds() -> pd.DataFrame:
     """The seconds that each model took, by framework/model."""
     folder = results.OUTPUTS / "timings"
     rows = {}
-    for framework in FRAMEWORKS:
+    for framework in results.FRAMEWORKS:
         for name in params.read(framework, dict):
             path = folder / framework / f"{name}.json"
             with files.reading(path, "holds no seconds of a model"):
@@ -123,7 +124,7 @@ def best_of_each_framework(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def significance(pairs: pd.DataFrame, models: list[str]) -> list[dict[str, Any]]:
-    """For each model, in this order, those that it really beats, that really beat it, and the rest."""
+    """For each model those that it really beats, that really beat it, and the rest, all in this order."""
     rows = []
     for model in models:
         beats, equals, loses = [], [], []
@@ -131,15 +132,16 @@ def significance(pairs: pd.DataFrame, models: list[str]) -> list[dict[str, Any]]
         as_second = pairs[pairs.other == model][["model", "difference", "p_holm"]]
         as_second = as_second.rename(columns={"model": "other"}).assign(difference=-as_second.difference)
         for row in pd.concat([as_first, as_second]).itertuples():
-            real = row.p_holm < REAL
+            real = row.p_holm < LEVEL
             (beats if real and row.difference > 0 else loses if real else equals).append(row.other)
+        equals.sort(key=models.index)
         rows.append({"model": model, "beats": beats, "equals": equals, "loses": loses})
     return rows
 
 
 def adding(contributions: pd.DataFrame) -> list[str]:
     """The models without which the mean of all would really be worse."""
-    return list(contributions.model[(contributions.gain > 0) & (contributions.p_holm < REAL)])
+    return list(contributions.model[(contributions.gain > 0) & (contributions.p_holm < LEVEL)])
 
 
 def pictures(folder: Path, captions: dict[str, str]) -> dict[str, dict[str, Any]]:
@@ -169,7 +171,7 @@ def speed_picture(summary: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 def models(names: list[str], tables: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
     """What the page says of each model: its recipe, its layers, its digits, its pictures."""
-    sections = {framework: params.read(framework, dict) for framework in FRAMEWORKS}
+    sections = {framework: params.read(framework, dict) for framework in results.FRAMEWORKS}
     architectures = params.read("architectures", dict[str, architecture.Architecture])
     content = []
     for model in names:

@@ -15,7 +15,7 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from stages.common import command, dataset, files, results
-from stages.evaluation.tables import load_table, load_tables
+from stages.evaluation.tables import LEVEL, load_table, load_tables
 from stages.pictures import overall, single, style
 
 PLOTS = results.OUTPUTS / "plots"
@@ -73,10 +73,11 @@ def overall_pictures(
     yield "overall/accuracy_by_parameters.png", overall.draw_cost, trained, errors, "parameters (count)"
     best_first = list(summary.sort_values("accuracy", ascending=False, kind="stable").index)
     yield "overall/agreement.png", overall.draw_agreement, tables["pairs"], best_first
-    yield "overall/pairs.png", overall.draw_pairs, tables["pairs"], best_first
+    yield "overall/pairs.png", overall.draw_pairs, tables["pairs"], best_first, LEVEL
     if len(tables["contributions"]):
         accuracy = summary.accuracy["ensemble/mean"]
-        yield "overall/contributions.png", overall.draw_contributions, tables["contributions"], accuracy
+        added = tables["contributions"]
+        yield "overall/contributions.png", overall.draw_contributions, added, accuracy, LEVEL
     votes = {m: p.argmax(axis=1) for m, p in predictions.items() if not m.startswith("ensemble/")}
     hardest, captions = find_hardest(labels, np.array(list(votes.values())))
     yield "overall/hardest.png", overall.draw_hardest, images[hardest], captions, len(votes)
@@ -118,7 +119,7 @@ def first_layer(model: str) -> Iterator[Job]:
     framework, name = model.split("/")
     if framework not in ("pytorch", "scratch"):
         return
-    path = results.path("models", framework, name, "safetensors" if framework == "pytorch" else "npz")
+    path = results.weights(framework, name)
     with files.reading(path, "holds no weights of a network"):
         weights = load_file(path) if framework == "pytorch" else dict(np.load(path, allow_pickle=False))
         by_layer = {int(key.split(".")[0]): w for key, w in weights.items() if key.split(".")[1][0] == "w"}

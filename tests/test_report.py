@@ -54,7 +54,7 @@ def open_page(chromium):
 
 
 def results_order(page) -> list[str]:
-    return page.locator("#results tbody tr td:first-child").all_inner_texts()
+    return page.locator("#results tbody tr th").all_inner_texts()
 
 
 @browser_needed
@@ -80,18 +80,30 @@ def test_the_results_sort_by_click_and_by_keyboard(finished, open_page):
     page = open_page(finished / "outputs/report/index.html")
     accuracy = pd.read_csv(finished / "outputs/tables/summary.csv").set_index("model").accuracy
     assert sorted(results_order(page)) == sorted(accuracy.index)
-    page.get_by_role("columnheader", name="macro F1").click()
+    assert page.get_by_role("columnheader", name="accuracy").get_attribute("aria-sort") == "descending"
+
+    def order_after(key: str) -> list[float]:
+        page.keyboard.press(key)
+        time.sleep(0.2)
+        return [accuracy[model] for model in results_order(page)]
+
+    page.get_by_role("button", name="macro F1").click()
     time.sleep(0.2)
     by_f1 = results_order(page)
-    page.get_by_role("columnheader", name="accuracy").focus()
-    page.keyboard.press("Enter")
-    time.sleep(0.2)
-    descending = [accuracy[model] for model in results_order(page)]
-    assert descending == sorted(accuracy, reverse=True)
-    page.keyboard.press("Enter")
-    time.sleep(0.2)
-    assert [accuracy[model] for model in results_order(page)] == sorted(accuracy)
+    page.get_by_role("button", name="accuracy").focus()
+    assert order_after("Enter") == sorted(accuracy, reverse=True)
+    assert order_after("Space") == sorted(accuracy)
     assert sorted(by_f1) == sorted(accuracy.index)
+
+
+@browser_needed
+@pytest.mark.parametrize("clicks", [1, 2])
+def test_models_without_a_figure_are_last_however_it_is_sorted(finished, open_page, clicks):
+    page = open_page(finished / "outputs/report/index.html")
+    for _ in range(clicks):
+        page.get_by_role("button", name="parameters").click()
+        time.sleep(0.2)
+    assert all(model.startswith("ensemble/") for model in results_order(page)[-2:])
 
 
 @browser_needed
@@ -139,7 +151,7 @@ def test_the_report_says_what_the_tables_say(trained, run_stage):
         run_stage(stage)
     page = (trained / "outputs/report/index.html").read_text(encoding="utf-8")
     rows = re.findall(
-        r"<tr><td><a href=\"#[\w-]+\">(\S+)</a></td>\s*<td data-sort=\"[\d.]+\">([\d.]+)%</td>", page
+        r"<tr><th[^>]*><a href=\"#[\w-]+\">(\S+)</a></th>\s*<td data-sort=\"[\d.]+\">([\d.]+)%</td>", page
     )
     summary = pd.read_csv(trained / "outputs/tables/summary.csv").set_index("model").accuracy
     assert {model: float(figure) for model, figure in rows} == pytest.approx(

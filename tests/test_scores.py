@@ -132,11 +132,25 @@ def test_a_curve_of_few_points_looks_like_the_whole_curve(sureness):
         assert points[0].tolist() == [0, 0]
         assert points[-1].tolist() == [1, 1]
         assert (np.diff(points, axis=0) >= 0).all()
-        assert set(map(tuple, points)) <= set(zip(*curves[digit], strict=True))
+        on_steps = set(map(tuple, points)) & set(zip(*curves[digit], strict=True))
+        between = points[[tuple(point) not in on_steps for point in points]]
+        assert between[:, 1] == pytest.approx(np.interp(between[:, 0], *curves[digit]), abs=1e-12)
         assert auc(*points.T) == pytest.approx(auc(*curves[digit]), abs=0.0015)
         corners = [(np.log(np.maximum(x, 1e-4)), np.maximum(y, 0.8)) for x, y in (points.T, curves[digit])]
         few, whole = (np.trapezoid(y, x) for x, y in corners)
         assert few == pytest.approx(whole, rel=0.01)
+
+
+def test_a_straight_piece_is_bent_where_the_axis_is_logarithmic():
+    labels = np.tile(np.arange(10), 400).astype(np.uint8)
+    votes = np.round(near(labels, 2) * 3) / 3  # few different scores: long straight pieces
+    for digit, rows in scores.thinned(curves := scores.roc_curves(labels, votes)).groupby("digit"):
+        smallest = curves[digit][0][curves[digit][0] > 0].min()
+        x, y = np.maximum(rows.false_positive_rate, smallest / 2), rows.true_positive_rate
+        rates = np.geomspace(smallest, 1, 200)
+        true = np.interp(rates, *curves[digit])
+        drawn = np.interp(np.log(rates), np.log(x), y)
+        assert np.maximum(drawn, 0.8) == pytest.approx(np.maximum(true, 0.8), abs=0.005)
 
 
 def test_a_curve_without_a_corner_left_out_stays_whole():

@@ -64,16 +64,16 @@ def pairs(labels: np.ndarray, predictions: dict[str, np.ndarray]) -> pd.DataFram
 
     only_model, only_other: images that only the one or only the other gets right.
     agreement: share of the images to which both give the same digit.
-    difference: accuracy of `model` less that of `other`, with the bounds of its 95 % interval.
+    difference: accuracy of `model` less that of `other`, with the bounds of its own 95 % interval,
+        which is not corrected for the number of rows.
     p: exact McNemar test. p_holm: corrected for the number of rows.
     """
     predicted = {model: p.argmax(axis=1) for model, p in predictions.items()}
     right = {model: digits == labels for model, digits in predicted.items()}
-    generator = np.random.default_rng(0)
     rows = []
     for model, other in combinations(predictions, 2):
         only_model, only_other = only(right[model], right[other])
-        low, high = bootstrap_difference(only_model, only_other, len(labels), generator)
+        low, high = bootstrap_difference(only_model, only_other, len(labels))
         rows.append(
             {
                 "model": model,
@@ -112,14 +112,14 @@ def holm(p: np.ndarray) -> np.ndarray:
     return result
 
 
-def bootstrap_difference(
-    only_first: int, only_second: int, images: int, generator: np.random.Generator
-) -> tuple[float, float]:
+def bootstrap_difference(only_first: int, only_second: int, images: int) -> tuple[float, float]:
     """Bounds of the difference of two accuracies at 95 %: paired percentile bootstrap.
 
     Drawing `images` images with replacement draws, of the three kinds (only the first right, only
-    the second, both or none), multinomial counts: these are drawn, RESAMPLES times.
+    the second, both or none), multinomial counts: these are drawn, RESAMPLES times. Equal counts
+    give equal bounds, whatever else is compared.
     """
+    generator = np.random.default_rng([only_first, only_second, images])
     shares = np.array([only_first, only_second, images - only_first - only_second]) / images
     counts = generator.multinomial(images, shares, size=RESAMPLES)
     low, high = np.percentile((counts[:, 0] - counts[:, 1]) / images, [2.5, 97.5])

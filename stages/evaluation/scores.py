@@ -25,6 +25,9 @@ from stages.common.dataset import CLASSES
 DIGITS = range(CLASSES)
 BINS = 15
 ROC_POINTS = 24
+BETWEEN = np.array([m / 10**n for n in range(6, 0, -1) for m in (1, 1.5, 2, 3, 5, 7)])
+"""False positive rates at which a straight piece of an ROC curve may need a point, where they are
+drawn on a logarithmic axis: there it is bent."""
 
 
 def assess(labels: np.ndarray, probabilities: np.ndarray) -> tuple[dict[str, float], dict[str, pd.DataFrame]]:
@@ -99,9 +102,15 @@ def roc_curves(labels: np.ndarray, probabilities: np.ndarray) -> Curves:
 
 
 def thinned(curves: Curves) -> pd.DataFrame:
-    """At most ROC_POINTS points of each curve, with which it looks the same: it is for the eye."""
+    """At most ROC_POINTS points on each curve, with which it looks the same: it is for the eye."""
     tables = []
     for digit, (x, y) in curves.items():
+        smallest = x[x > 0].min() / 2
+        between = np.setdiff1d(BETWEEN[smallest < BETWEEN], x)
+        y = np.concatenate([y, np.interp(between, x, y)])
+        x = np.concatenate([x, between])
+        order = np.argsort(x, kind="stable")
+        x, y = x[order], y[order]
         kept = points_to_show(x, y)
         tables.append(
             pd.DataFrame({"digit": digit, "false_positive_rate": x[kept], "true_positive_rate": y[kept]})
@@ -114,7 +123,8 @@ def points_to_show(x: np.ndarray, y: np.ndarray) -> list[int]:
 
     x, y: false and true positive rates (points,). One by one the point is added that lies farthest
     from the line through those before, on plain axes or where the corner is looked at: false
-    positive rates logarithmic, true positive rates from 80 % on.
+    positive rates logarithmic, true positive rates from 80 % on. Distances are rounded: the last bits
+    of a logarithm differ from processor to processor, and would choose between equal ones.
     """
     smallest = x[x > 0].min() / 2
     corner_x = 1 - np.log(np.maximum(x, smallest)) / np.log(smallest)
@@ -127,11 +137,11 @@ def points_to_show(x: np.ndarray, y: np.ndarray) -> list[int]:
         gaps[part] = 0
         for along, across in views:
             line = np.interp(along[part], along[ends], across[ends])
-            np.maximum(gaps[part], np.abs(across[part] - line), out=gaps[part])
+            np.maximum(gaps[part], np.abs(across[part] - line).round(9), out=gaps[part])
 
     kept = [0, len(x) - 1]
     measure_gaps(*kept)
-    while len(kept) < ROC_POINTS and gaps.max() > 1e-9:  # else all others lie on the lines
+    while len(kept) < ROC_POINTS and gaps.any():  # else all others lie on the lines
         farthest = int(gaps.argmax())
         place = bisect(kept, farthest)
         measure_gaps(kept[place - 1], farthest)

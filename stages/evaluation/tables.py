@@ -8,6 +8,8 @@ from stages.common import files, results
 
 TABLES = results.OUTPUTS / "tables"
 """Where `evaluate` leaves what it finds."""
+LEVEL = 0.05
+"""A difference with a smaller corrected p (`p_holm`) is called real."""
 
 
 def load_table(path: Path) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Pictures of the data and of all models together. Each function draws one and returns it."""
 
 import math
+from itertools import combinations
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,16 +10,15 @@ from matplotlib.figure import Figure
 
 from stages.pictures.style import (
     DIGIT_COLOURS,
+    UNITS,
     WRONG,
     colour_of,
     draw_sheet,
+    ink_on,
     label_points,
     leave_bare,
     plot_epochs,
 )
-
-UNITS = {"loss": (1, "cross-entropy (nats)"), "accuracy": (100, "accuracy (%)")}
-"""What a quantity is multiplied by, and its axis label."""
 
 
 def draw_samples(images: np.ndarray, labels: np.ndarray, columns: int) -> Figure:
@@ -55,7 +55,6 @@ def draw_accuracies(summary: pd.DataFrame) -> Figure:
 
 def draw_curves(history: pd.DataFrame, quantity: str) -> Figure:
     """A panel a model: the training and the validation curve of `quantity` over the epochs."""
-    scale, label = UNITS[quantity]
     models = history.model.unique()
     columns = min(4, len(models))
     rows = math.ceil(len(models) / columns)
@@ -73,10 +72,10 @@ def draw_curves(history: pd.DataFrame, quantity: str) -> Figure:
         axis.set_visible(False)
     for axis, model in zip(axes.flat, models, strict=False):
         of_model = history[history.model == model]
-        plot_epochs(axis, of_model, quantity, scale, model, size=4)
+        plot_epochs(axis, of_model, quantity, model, size=4)
         axis.set_title(model, fontsize=9.5)
     figure.supxlabel("epoch", fontsize=10)
-    figure.supylabel(label, fontsize=10)
+    figure.supylabel(UNITS[quantity][1], fontsize=10)
     figure.suptitle(
         f"{quantity.capitalize()} while training (mean over the epoch, with dropout and smoothed labels "
         "if any) and on the held-out images (at its end)",
@@ -112,12 +111,16 @@ def draw_embedding(embedding: pd.DataFrame) -> Figure:
     figure.subplots_adjust(left=0.06, right=0.92, bottom=0.11, top=0.92, wspace=0.2)
     names = {"pca": ("PCA", "principal component"), "tsne": ("t-SNE", "t-SNE axis")}
     for axis, (method, (name, label)) in zip(axes, names.items(), strict=True):
+        columns = [f"{method}_1", f"{method}_2"]
         for digit, rows in embedding.groupby("digit"):
-            x, y = rows[f"{method}_1"].to_numpy(), rows[f"{method}_2"].to_numpy()
+            x, y = rows[columns].to_numpy().T
             axis.scatter(x, y, s=7, color=DIGIT_COLOURS[digit], label=str(digit), linewidths=0)
+        middles = embedding.groupby("digit")[columns].median()
+        size = np.ptp(embedding[columns].to_numpy(), axis=0)
+        for digit, (x, y) in zip(middles.index, size * _apart(middles / size, 0.06), strict=True):
             axis.text(
-                np.median(x),
-                np.median(y),
+                x,
+                y,
                 str(digit),
                 fontsize=13,
                 fontweight="bold",
@@ -139,33 +142,32 @@ def draw_agreement(pairs: pd.DataFrame, models: list[str]) -> Figure:
     share = _square(pairs, models, "agreement")
     figure, axis = _matrix(models)
     picture = axis.imshow(100 * share, cmap="viridis", vmin=100 * share.min(), vmax=100, aspect="auto")
-    middle = (share.min() + 1) / 2
     for i, j in np.argwhere(~np.eye(len(models), dtype=bool)):
-        colour = "black" if share[i, j] > middle else "white"
+        colour = ink_on(picture.to_rgba(100 * share[i, j]))
         axis.text(j, i, f"{100 * share[i, j]:.1f}", color=colour, fontsize=7.5, ha="center", va="center")
     axis.set(title="How often two models give the same digit", xlabel="model", ylabel="model")
     figure.colorbar(picture, ax=axis, pad=0.02, fraction=0.04).set_label("same digit (% of the test images)")
     return figure
 
 
-def draw_pairs(pairs: pd.DataFrame, models: list[str]) -> Figure:
-    """Accuracy of the row's model less the column's; gray where chance explains it."""
+def draw_pairs(pairs: pd.DataFrame, models: list[str], level: float) -> Figure:
+    """Accuracy of the row's model less the column's; gray where p_holm is not below `level`."""
     reverse = pairs.assign(model=pairs.other, other=pairs.model, difference=-pairs.difference)
     both = pd.concat([pairs, reverse])
     difference = 100 * both.pivot(index="model", columns="other", values="difference").loc[models, models]
     p = both.pivot(index="model", columns="other", values="p_holm").loc[models, models].to_numpy()
     difference = difference.to_numpy(copy=True)
-    shown = np.where(p < 0.05, difference, np.nan)
+    shown = np.where(p < level, difference, np.nan)
     limit = max(0.01, np.nanpercentile(np.abs(difference), 80))
     figure, axis = _matrix(models)
     axis.set_facecolor("#e8eaed")
     picture = axis.imshow(shown, cmap="RdYlGn", vmin=-limit, vmax=limit, aspect="auto")
     for i, j in np.argwhere(~np.isnan(difference)):
-        dark = abs(np.nan_to_num(shown[i, j])) > 0.75 * limit
-        colour, text = "white" if dark else "black", f"{difference[i, j]:+.1f}"
-        axis.text(j, i, text, color=colour, fontsize=7.5, ha="center", va="center")
+        colour = "black" if np.isnan(shown[i, j]) else ink_on(picture.to_rgba(shown[i, j]))
+        text = f"{difference[i, j]:+.{1 if abs(difference[i, j]) >= 9.95 else 2}f}"
+        axis.text(j, i, text, color=colour, fontsize=7, ha="center", va="center")
     axis.set(
-        title="Accuracy of the row's model less the column's; gray: may be chance (p ≥ 0.05)",
+        title=f"Accuracy of the row's model less the column's; gray: may be chance (corrected p ≥ {level:g})",
         xlabel="compared with",
         ylabel="model",
     )
@@ -175,12 +177,15 @@ def draw_pairs(pairs: pd.DataFrame, models: list[str]) -> Figure:
     return figure
 
 
-def draw_contributions(contributions: pd.DataFrame, accuracy: float) -> Figure:
-    """What the mean of all probabilities gains or loses by each model. accuracy: of that mean."""
+def draw_contributions(contributions: pd.DataFrame, accuracy: float, level: float) -> Figure:
+    """What the mean of all probabilities gains or loses by each model. accuracy: of that mean.
+
+    Gains whose p_holm is below `level` are called real.
+    """
     rows = contributions.sort_values("gain", kind="stable")
     figure, axis = plt.subplots(figsize=(8, 1.4 + 0.27 * len(rows)), layout="constrained")
     colours = [colour_of(model) for model in rows.model]
-    real = rows.p_holm.to_numpy() < 0.05
+    real = rows.p_holm.to_numpy() < level
     patches = axis.barh(rows.model, 100 * rows.gain, color=colours)
     for patch, certain in zip(patches, real, strict=True):
         patch.set_alpha(1 if certain else 0.45)
@@ -190,7 +195,7 @@ def draw_contributions(contributions: pd.DataFrame, accuracy: float) -> Figure:
     axis.axvline(0, color="black", linewidth=0.8)
     axis.grid(axis="y", visible=False)
     axis.set(
-        xlabel="gain of accuracy by the model (percentage points); * real (corrected p < 0.05)",
+        xlabel=f"gain of accuracy by the model (percentage points); * real (corrected p < {level:g})",
         ylabel="model",
         title=f"What each model adds to the mean of all ({accuracy:.2%})",
     )
@@ -208,6 +213,20 @@ def draw_hardest(images: np.ndarray, captions: list[str], models: int) -> Figure
         label="truth: models that are right, and the digit that most others see",
         cell=1.6,
     )
+
+
+def _apart(places: pd.DataFrame, least: float) -> np.ndarray:
+    """Places (n, 2), pushed away from each other until any two are `least` apart, or nearly so."""
+    places = places.to_numpy(copy=True)
+    for _ in range(20):
+        for i, j in combinations(range(len(places)), 2):
+            way = places[j] - places[i]
+            distance = np.hypot(*way)
+            if distance < least:
+                push = (way / distance if distance else np.array([1.0, 0.0])) * (least - distance) / 2
+                places[i] -= push
+                places[j] += push
+    return places
 
 
 def _logarithmic(axis: plt.Axes, which: str, lowest: float, highest: float) -> None:

@@ -10,7 +10,17 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from stages.pictures.style import DIGIT_COLOURS, RIGHT, WRONG, colour_of, draw_sheet, leave_bare, plot_epochs
+from stages.pictures.style import (
+    DIGIT_COLOURS,
+    RIGHT,
+    UNITS,
+    WRONG,
+    colour_of,
+    draw_sheet,
+    ink_on,
+    leave_bare,
+    plot_epochs,
+)
 
 SHARES = PowerNorm(0.4, vmin=0, vmax=1)  # one image in a thousand shows
 
@@ -28,7 +38,7 @@ def draw_confusion(counts: pd.DataFrame, model: str) -> Figure:
             prediction,
             truth,
             f"{count[truth, prediction]:,}\n{share[truth, prediction]:.1%}",
-            color="white" if share[truth, prediction] > 0.25 else "black",
+            color=ink_on(picture.to_rgba(share[truth, prediction])),
             fontsize=8.5,
             ha="center",
             va="center",
@@ -110,11 +120,9 @@ def draw_training(history: pd.DataFrame, model: str) -> Figure:
     """Loss and accuracy of one model over its epochs, on training and held-out images."""
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.2))
     figure.subplots_adjust(left=0.11, right=0.98, bottom=0.16, top=0.84, wspace=0.28)
-    for axis, quantity, scale, unit in zip(
-        axes, ("loss", "accuracy"), (1, 100), ("cross-entropy (nats)", "accuracy (%)"), strict=True
-    ):
-        plot_epochs(axis, history, quantity, scale, model, size=6)
-        axis.set(xlabel="epoch", ylabel=unit, title=quantity.capitalize())
+    for axis, (quantity, (_, label)) in zip(axes, UNITS.items(), strict=True):
+        plot_epochs(axis, history, quantity, model, size=6)
+        axis.set(xlabel="epoch", ylabel=label, title=quantity.capitalize())
     figure.suptitle(f"{model}: training", fontsize=11, fontweight="bold")
     return figure
 

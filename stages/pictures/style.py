@@ -22,9 +22,9 @@ from stages.common.environment import without
 with without("scipy"):  # seaborn offers its statistics, which nobody here draws, for half the imports' time
     import seaborn as sns
 
-COLOURS = {
-    "pytorch": "#d1495b",
-    "tensorflow": "#e58a00",
+COLOURS = {  # each dark enough to be read as text on white
+    "pytorch": "#c8404f",
+    "tensorflow": "#a86400",
     "scratch": "#00798c",
     "sklearn": "#5b5f97",
     "ensemble": "#3d3d3d",
@@ -44,6 +44,8 @@ THEME = {
     "legend.fontsize": 9,
     "legend.title_fontsize": 9,
 }
+UNITS = {"loss": (1, "cross-entropy (nats)"), "accuracy": (100, "accuracy (%)")}
+"""What a quantity of the history is multiplied by, and its axis label."""
 SHADES = 256
 """Colours of a PNG: enough for smooth lines and maps, and a third of the bytes."""
 
@@ -53,12 +55,17 @@ def colour_of(model: str) -> str:
     return COLOURS[model.split("/")[0]]
 
 
-def plot_epochs(
-    axis: Axes, history: pd.DataFrame, quantity: str, scale: float, model: str, size: float
-) -> None:
+def ink_on(ground: tuple[float, float, float, float]) -> str:
+    """Black or white, whichever has more contrast (WCAG 2) on a colour, RGBA from 0 to 1."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in ground[:3]]
+    luminance = np.dot(linear, (0.2126, 0.7152, 0.0722))
+    return "black" if (luminance + 0.05) ** 2 > 0.05 * 1.05 else "white"
+
+
+def plot_epochs(axis: Axes, history: pd.DataFrame, quantity: str, model: str, size: float) -> None:
     """The training curve of `quantity`, and the validation curve if images were held out."""
     for part, style in (("train", "--"), ("validation", "-")):
-        values = scale * history[f"{part}_{quantity}"]
+        values = UNITS[quantity][0] * history[f"{part}_{quantity}"]
         if values.notna().any():
             axis.plot(
                 history.epoch, values, style, color=colour_of(model), marker="o", markersize=size, label=part
@@ -163,5 +170,8 @@ def label_points(axis: Axes, x: np.ndarray, y: np.ndarray, names: list[str], col
             color=colours[i],
             fontsize=9,
             va="center",
-            arrowprops={"arrowstyle": "-", "color": colours[i], "alpha": 0.45, "lw": 0.8, "relpos": (0, 0.5)},
+            arrowprops={
+                **{"arrowstyle": "-", "color": colours[i], "alpha": 0.45, "lw": 0.8, "relpos": (0, 0.5)},
+                **{"patchA": None, "shrinkA": 0},  # else the text's box cuts steep lines off
+            },
         )
