@@ -28,7 +28,7 @@ format: .venv/installed
 	ruff check --fix .
 	ruff format .
 
-# Writes the results table of README.md from outputs/metrics and outputs/timings.
+# Writes the results table of README.md from outputs/metrics, cards and timings.
 readme: .venv/installed
 	python -m tools.readme
 

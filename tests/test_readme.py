@@ -39,7 +39,7 @@ def test_a_row_shows_its_figures_and_no_others(tmp_path):
         (tmp_path / kind / "f" / "m.json").write_text(json.dumps(content))
     assert (
         readme.table(tmp_path).splitlines()[-1]
-        == "| `f/m` | 50.00% | 40.00% – 60.00% | 1,234 | 60,000 | 1.2 | 0.5 |"
+        == "| `f/m` | 50.00% | 40.00% – 60.00% | 1,234 | 60,000 | 1.2 | 0.50 |"
     )
     (tmp_path / "cards/f/m.json").unlink()
     (tmp_path / "timings/f/m.json").unlink()

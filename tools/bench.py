@@ -41,7 +41,6 @@ TABLE = Path("docs/speed.csv")
 PAGE = Path("docs/speed.md")
 README = Path("README.md")
 BEGIN, END = "<!-- speed: written by `make bench` -->\n", "<!-- end of speed -->\n"
-FRAMEWORKS = ("pytorch", "tensorflow", "scratch", "sklearn")
 WARM_UP_IMAGES = 1000
 
 
@@ -118,7 +117,7 @@ def run(model: str, data: Path, changes: dict[str, Any]) -> Run:
 
 def changed(changes: dict[str, Any]) -> dict[str, Any]:
     """params.yaml with other values at some dotted keys."""
-    content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    content = params.parse((ROOT / "params.yaml").read_text(encoding="utf-8"))
     for key, value in changes.items():
         section = content
         *parents, last = key.split(".")
@@ -151,6 +150,7 @@ class Row:
     multiply_adds: int | None  # of one image, forward
     matmul_gflops: float  # what this machine's matrix product reached beside
     matmul_share: float | None  # how much of that training reached
+    machine: str  # that measured it
 
 
 def measure(model: str, seeds: int, data: Path) -> Row:
@@ -167,8 +167,11 @@ def measure(model: str, seeds: int, data: Path) -> Row:
     first, epochs = runs[0], max(1, len(runs[0].history))
     training = [r.training_seconds for r in runs]
     prediction = [r.prediction_seconds for r in runs]
-    rate, operations, spent = statistics.median(rates), multiply_adds(model), statistics.median(training)
-    done = 3 * 2 * (operations or 0) * first.training_images * epochs  # forward, and twice that backward
+    rate, spent = statistics.median(rates), statistics.median(training)
+    multiplications = multiply_adds(model)
+    forward = sum(multiplications)
+    backward = 2 * forward - sum(multiplications[:1])  # the images need no gradient
+    done = 2 * (forward + backward) * first.training_images * epochs
     return Row(
         model=model,
         seeds=seeds,
@@ -186,9 +189,10 @@ def measure(model: str, seeds: int, data: Path) -> Row:
         seconds_to_99=seconds_to(0.99, runs),
         peak_mebibytes=round(statistics.median(r.peak_mebibytes for r in runs)),
         parameters=first.parameters,
-        multiply_adds=operations,
+        multiply_adds=forward or None,
         matmul_gflops=round(rate, 1),
-        matmul_share=round(done / spent / rate / 1e9, 3) if operations else None,
+        matmul_share=round(done / spent / rate / 1e9, 3) if forward else None,
+        machine=machine.describe(),
     )
 
 
@@ -210,22 +214,25 @@ def seconds_to(accuracy: float, runs: list[Run]) -> float | None:
     return round(statistics.median(seconds), 2)
 
 
-def multiply_adds(model: str) -> int | None:
-    """Multiplications of a network for one image, forward; None for a model that is no network."""
+def multiply_adds(model: str) -> list[int]:
+    """Multiplications of each layer of a network for one image, forward; none of a model that is no network.
+
+    Layers that do not multiply by weights are left out.
+    """
     framework, name = model.split("/")
     settings = params.read(f"{framework}.{name}", dict)
     if "architecture" not in settings:
-        return None
+        return []
     layers = params.read(f"architectures.{settings['architecture']}", architecture.Architecture)
-    total, shape = 0, architecture.IMAGE_SHAPE
+    counts, shape = [], architecture.IMAGE_SHAPE
     for layer, output_shape in zip(layers, architecture.shapes(layers), strict=True):
         match layer:
             case architecture.Conv():
-                total += int(np.prod(output_shape)) * shape[0] * layer.kernel**2
+                counts.append(int(np.prod(output_shape)) * shape[0] * layer.kernel**2)
             case architecture.Dense():
-                total += int(np.prod(shape)) * layer.units
+                counts.append(int(np.prod(shape)) * layer.units)
         shape = output_shape
-    return total
+    return counts
 
 
 def matmul_gflops(size: int = 2048) -> float:
@@ -252,7 +259,8 @@ def write(rows: Iterable[Row]) -> None:
 def publish() -> None:
     """Write docs/speed.md and the README's table from docs/speed.csv."""
     rows = read_table()
-    PAGE.write_text(TEXT.format(table=markdown(rows, COLUMNS), machine=machine.describe()), "utf-8")
+    machines = "; ".join(sorted({row["machine"] for row in rows}))
+    PAGE.write_text(TEXT.format(table=markdown(rows, COLUMNS), machine=machines), "utf-8")
     text = README.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -263,6 +271,7 @@ def publish() -> None:
 
 
 def read_table() -> list[dict[str, str]]:
+    """The rows of docs/speed.csv, none if there is no such file."""
     if not TABLE.is_file():
         return []
     with TABLE.open(newline="", encoding="utf-8") as file:
@@ -272,7 +281,7 @@ def read_table() -> list[dict[str, str]]:
 COLUMNS = {
     "model": "`{model}`",
     "seeds": "{seeds}",
-    "accuracy, mean ± sd (%)": "{accuracy_mean:%} ± {accuracy_sd:%}",
+    "accuracy, mean ± sd (%)": "{accuracy_mean:2%} ± {accuracy_sd:2%}",
     "training (s)": "{training_seconds:.1f} ({training_seconds_low:.1f}–{training_seconds_high:.1f})",
     "prediction (s)": "{prediction_seconds:.2f} ({prediction_seconds_low:.2f}–{prediction_seconds_high:.2f})",
     "start (s)": "{start_seconds:.1f}",
@@ -282,7 +291,7 @@ COLUMNS = {
     "memory (MiB)": "{peak_mebibytes:,.0f}",
     "parameters": "{parameters:,.0f}",
     "multiply-adds": "{multiply_adds:,.0f}",
-    "of matmul (%)": "{matmul_share:%}",
+    "of matmul (%)": "{matmul_share:1%}",
 }
 README_COLUMNS = (
     "model",
@@ -296,7 +305,7 @@ README_COLUMNS = (
 
 
 class Cell:
-    """A figure of the table in a format; nothing where there is none; `%` leaves out the sign."""
+    """A figure of the table in a format; nothing where there is none; `2%`: a percentage without its sign."""
 
     def __init__(self, text: str):
         self.text = text
@@ -304,8 +313,8 @@ class Cell:
     def __format__(self, form: str) -> str:
         if not form or not self.text:
             return self.text
-        if form == "%":
-            return f"{100 * float(self.text):.2f}"
+        if form.endswith("%"):
+            return f"{100 * float(self.text):.{form[:-1]}f}"
         return format(float(self.text), form)
 
 
@@ -322,7 +331,7 @@ def markdown(rows: list[dict[str, str]], columns: dict[str, str]) -> str:
 
 def models() -> list[str]:
     """All models of params.yaml, as framework/name."""
-    return [f"{framework}/{name}" for framework in FRAMEWORKS for name in params.read(framework, dict)]
+    return [f"{kind}/{name}" for kind in results.FRAMEWORKS for name in params.read(kind, dict)]
 
 
 def few_images(folder: Path, count: int = WARM_UP_IMAGES) -> Path:
@@ -369,8 +378,8 @@ Each run is the stage itself in a process of its own, one after the other, with 
   whose validation accuracy reaches it; where no images are held out, until the end, by the test images;
   empty if a seed does not get there.
 - *memory*: the process's peak. *multiply-adds*: of one image, forward. *of matmul*: operations of the
-  convolutions and dense layers, forward and backward, a second, as a share of what NumPy's float32 product of
-  two 2048×2048 matrices reaches on the same machine just before.
+  convolutions and dense layers, forward and backward (the images get no gradient), a second, as a share of
+  what NumPy's float32 product of two 2048×2048 matrices reaches on the same machine just before.
 
 ## How time and memory grow
 
@@ -378,7 +387,7 @@ Each run is the stage itself in a process of its own, one after the other, with 
 
 Written by `make growth` from [growth.csv](growth.csv). More images than the data set has are the same
 images again; `n^p` is the line through the seconds to train and predict for at least 15,000 images. Every
-point is one run, and equal runs on a shared machine differ by up to a quarter.
+point is one run, and equal runs on a shared machine mostly differ by up to a quarter, now and then by more.
 
 - An epoch of a network, a regression's step and a tree's level look at each image once: p is near 1, and
   lower where predicting the test images, which stay the same, takes a good part of the time.
@@ -387,8 +396,8 @@ point is one run, and equal runs on a shared machine differ by up to a quarter.
 - The neighbours of a test image are looked for among all training images: p is near 1 for a fixed test set.
 - A kernel machine weighs pairs of images near the borders between digits: its p lies between 1 and 2.
 - Networks keep the images as bytes, so their memory grows little beside what the framework itself takes; the
-  others work on float32 copies, several at a time, and grow in proportion to the images.
-- Small networks gain little from a second thread: their steps are too short to be shared. The kernel
+  others work on float32 copies, several at a time, and grow with the images.
+- Small networks gain a third or less from a second thread: their steps are too short to be shared. The kernel
   machine's solver uses one.
 """
 

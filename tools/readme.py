@@ -36,7 +36,7 @@ def table(outputs: Path) -> str:
         f"| `{row['model']}` | {row['accuracy']:.2%} "
         f"| {row['accuracy_low']:.2%} – {row['accuracy_high']:.2%} "
         f"| {shown(row, 'parameters', ',')} | {shown(row, 'training_images', ',')} "
-        f"| {shown(row, 'training_seconds', '.1f')} | {shown(row, 'prediction_seconds', '.1f')} |\n"
+        f"| {shown(row, 'training_seconds', '.1f')} | {shown(row, 'prediction_seconds', '.2f')} |\n"
         for row in rows
     )
 
