@@ -47,7 +47,7 @@ class Settings(training.NetworkSettings):
         return self
 
     def make_optimizer(self, rates: np.ndarray) -> keras.optimizers.Optimizer:
-        """What updates the weights. rates: the learning rate of each step, float32 (epochs, steps an epoch)."""
+        """What updates the weights. rates: the learning rate of each step, float32 (epochs, steps)."""
         if self.optimizer == "sgd":
             return keras.optimizers.SGD(LearningRates(rates), momentum=self.momentum)
         return keras.optimizers.Adam(LearningRates(rates))

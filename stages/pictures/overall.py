@@ -156,7 +156,7 @@ def draw_pairs(pairs: pd.DataFrame, models: list[str], level: float) -> Figure:
     both = pd.concat([pairs, reverse])
     difference = 100 * both.pivot(index="model", columns="other", values="difference").loc[models, models]
     p = both.pivot(index="model", columns="other", values="p_holm").loc[models, models].to_numpy()
-    difference = difference.to_numpy(copy=True)
+    difference = difference.to_numpy() + 0.0  # -0.0 becomes 0.0
     shown = np.where(p < level, difference, np.nan)
     limit = max(0.01, np.nanpercentile(np.abs(difference), 80))
     figure, axis = _matrix(models)

@@ -172,6 +172,6 @@ def label_points(axis: Axes, x: np.ndarray, y: np.ndarray, names: list[str], col
             va="center",
             arrowprops={
                 **{"arrowstyle": "-", "color": colours[i], "alpha": 0.45, "lw": 0.8, "relpos": (0, 0.5)},
-                **{"patchA": None, "shrinkA": 0},  # else the text's box cuts steep lines off
+                **{"patchA": None, "shrinkA": 2},  # else the text's box cuts steep lines off
             },
         )
