@@ -102,3 +102,16 @@ def test_what_a_model_adds_is_the_accuracy_with_it_less_that_without_it():
 def test_one_model_alone_has_no_pairs_and_adds_to_nothing():
     assert comparison.contributions(LABELS, {"a/a": right_but([1])}).empty
     assert comparison.pairs(LABELS, {"a/a": right_but([1])}).empty
+
+
+def test_two_models_are_compared_the_same_whatever_else_is():
+    bounds = [
+        comparison.bootstrap_difference(only_first, only_second, 10_000)
+        for only_first, only_second in [(300, 200), (41, 40), (300, 200)]
+    ]
+    assert bounds[0] == bounds[2] != bounds[1]
+    predictions = {name: right_but(range(at, at + 60)) for name, at in (("a/a", 0), ("b/b", 40), ("c/c", 90))}
+    of_three = comparison.pairs(LABELS, predictions).set_index(["model", "other"]).loc[("b/b", "c/c")]
+    of_two = comparison.pairs(LABELS, {name: predictions[name] for name in ("b/b", "c/c")}).iloc[0]
+    for figure in ("difference_low", "difference_high", "p"):
+        assert of_three[figure] == of_two[figure]

@@ -312,6 +312,7 @@ def test_a_class_that_no_training_image_shows_has_probability_zero(run_stage, wo
         ),
     ],
 )
+@pytest.mark.filterwarnings("ignore")  # two epochs do not converge, no image is without a label
 def test_what_is_saved_loads_again(tmp_path, estimator, arguments):
     arrays = tiny_arrays()
     classifier = sklearn.build(estimator, arguments, seed=0)
