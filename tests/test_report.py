@@ -8,7 +8,7 @@ import time
 import pandas as pd
 import pytest
 import vl_convert
-from conftest import command, dvc, few_names
+from conftest import ROOT, command, dvc, few_names
 from playwright.sync_api import sync_playwright
 
 from stages import plots_page, report
@@ -144,6 +144,30 @@ def test_the_plot_of_training_leaves_out_models_that_hold_no_images_out(project,
     picture = vl_convert.vegalite_to_svg(plot, vl_version=plots_page.VEGA_LITE)
     panels = {name for name in few_names() if f">{name}<" in picture}
     assert panels == {"pytorch/linear", "tensorflow/cnn", "scratch/mlp_sigmoid"}
+
+
+@pytest.mark.parametrize(
+    ("template", "x", "y"),
+    [
+        ("training", [*range(1, 13)], [0.5 + n / 100 for n in range(12)]),
+        ("roc", [0, 7e-05, 2e-4, 2e-4, 0.01, 1], [0, 0.8, 0.85, 0.9, 0.95, 1]),
+    ],
+)
+def test_a_line_goes_from_left_to_right_though_dvc_hands_on_texts(template, x, y):
+    rows = [
+        {"model": "a/b", "rev": "workspace", "digit": "0", "x": str(at), "y": str(value)}
+        for at, value in zip(x, y, strict=True)
+    ]
+    plot = (ROOT / f".dvc/plots/{template}.json").read_text(encoding="utf-8")
+    for name, value in (("DATA", rows), ("TITLE", "title"), ("X", "x"), ("Y", "y")):
+        content = json.dumps(value) if name == "DATA" else value
+        mark = f'"<DVC_METRIC_{name}>"' if name == "DATA" else f"<DVC_METRIC_{name}>"
+        plot = plot.replace(mark, content)
+    picture = vl_convert.vegalite_to_svg(json.loads(plot), vl_version=plots_page.VEGA_LITE)
+    line = re.search(r'aria-roledescription="line mark"[^>]* d="([^"]+)"', picture)[1]
+    places = [float(point.split(",")[0]) for point in re.split("[ML]", line)[1:]]
+    assert len(places) == len(x)
+    assert places == sorted(places)
 
 
 def test_the_report_says_what_the_tables_say(trained, run_stage):
