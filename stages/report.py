@@ -74,6 +74,7 @@ def main() -> None:
         "level": LEVEL,
         "significance": significance(tables["pairs"], list(summary.index)),
         "adding": adding(tables["contributions"]),
+        "harming": adding(tables["contributions"].assign(gain=-tables["contributions"].gain)),
         "parity": records(load_table(results.OUTPUTS / "parity.csv")),
         "pictures": pictures(PLOTS / "overall", OVERALL) | speed_picture(summary),
         "models": models(list(summary.index), tables),
@@ -85,12 +86,11 @@ def main() -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    cost = summary[["parameters", "training_images", *seconds.columns]]
+    cost = summary[["parameters", "training_images", *seconds.columns]].dropna(subset="training_seconds")
     with files.replacing(REPORT) as folder:
         folder.mkdir()
-        cost.dropna(subset="training_seconds").to_csv(
-            folder / "cost.csv", index_label="model", lineterminator="\n"
-        )
+        counts = {"parameters": "Int64", "training_images": "Int64"}
+        cost.astype(counts).to_csv(folder / "cost.csv", index_label="model", lineterminator="\n")
         for name, template in (("index.html", "report.html"), ("resume.md", "resume.md")):
             (folder / name).write_text(environment.get_template(template).render(content), encoding="utf-8")
     print(f"{REPORT / 'index.html'}: {len(content['models'])} models")
@@ -140,7 +140,7 @@ def significance(pairs: pd.DataFrame, models: list[str]) -> list[dict[str, Any]]
 
 
 def adding(contributions: pd.DataFrame) -> list[str]:
-    """The models without which the mean of all would really be worse."""
+    """The models without which the mean of all would really be worse; with gains negated, better."""
     return list(contributions.model[(contributions.gain > 0) & (contributions.p_holm < LEVEL)])
 
 

@@ -3,14 +3,15 @@
     python -m stages.train_pytorch cnn_dropout
 
 Reads data/*.npy and, from params.yaml, pytorch.<model> and the architecture that it names.
-Writes outputs/{models,predictions,history,cards,timings}/pytorch/<model>.*
+Writes outputs/{models,predictions,history,losses,cards,timings}/pytorch/<model>.*
 """
 
 import os
 import sys
+from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
-from typing import Annotated
+from typing import Annotated, Literal
 
 from stages.common import environment
 
@@ -49,6 +50,7 @@ class Settings(training.NetworkSettings):
     """A PyTorch network's entry in params.yaml."""
 
     augmentation: Augmentation | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"  # of convolutions and matrix products in training
 
     def make_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         """What updates the weights of `network`. Its learning rate is set before each step."""
@@ -61,6 +63,11 @@ def main() -> None:
     name = command.model_name(__doc__)
     settings = params.read_model(FRAMEWORK, name, Settings)
     layers = params.read(f"architectures.{settings.architecture}", architecture.Architecture)
+    if settings.precision == "bfloat16" and params.read("profile", str) == "portable":
+        raise command.UserError(
+            f"params.yaml: {FRAMEWORK}.{name}.precision is 'bfloat16', which processors compute in different "
+            "ways; allowed with profile: portable: float32"
+        )
     device = choose_device(params.read("device", str))
     make_deterministic(params.read("seed", params.Seed), params.read("threads", params.Threads))
     data = dataset.load_training(training.held_out(settings))
@@ -71,7 +78,7 @@ def main() -> None:
     with training.enough_memory(model, RuntimeError):
         network = pytorch.build(layers).to(device)
         with results.Stopwatch() as training_time:
-            history = train(network, data, settings, model)
+            history, losses = train(network, data, settings, model)
         with results.Stopwatch() as prediction_time:
             views = training.views(test_images, settings)
             probabilities = np.mean([pytorch.predict_proba(network, view) for view in views], axis=0)
@@ -87,6 +94,7 @@ def main() -> None:
         training_time=training_time,
         prediction_time=prediction_time,
         write_history=partial(training.write_history, history),
+        losses=losses.cpu().numpy(),
     )
 
 
@@ -116,8 +124,10 @@ def make_deterministic(seed: int, threads: int) -> None:
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # else CUDA's matrix products are refused
 
 
-def train(network: nn.Module, data: dataset.Split, settings: Settings, model: str) -> list[training.Epoch]:
-    """Train `network` in place and return its history."""
+def train(
+    network: nn.Module, data: dataset.Split, settings: Settings, model: str
+) -> tuple[list[training.Epoch], torch.Tensor]:
+    """Train `network` in place and return its history and the loss of every step, float32 (steps,)."""
     device = next(network.parameters()).device
     images = pytorch.to_tensor(data.train_images, device)  # bytes: floats are four times as many
     labels = to_classes(data.train_labels, device)
@@ -127,8 +137,9 @@ def train(network: nn.Module, data: dataset.Split, settings: Settings, model: st
     refuse_lone_image(network, len(images), settings.batch_size, model)
     rates = training.learning_rates(settings, len(images)).tolist()
     optimizer = settings.make_optimizer(network)
+    shortened = settings.precision == "bfloat16"  # the weights stay float32, and so do predictions
 
-    history = []
+    history, losses = [], []
     for number, epoch_rates in enumerate(rates, start=1):
         network.train()
         loss_sum = torch.zeros((), device=device)
@@ -141,12 +152,15 @@ def train(network: nn.Module, data: dataset.Split, settings: Settings, model: st
             pixels = dataset.scale_levels(images[batch].float(), settings.pixel_range)
             if settings.augmentation:
                 pixels = augment(pixels, settings.augmentation, settings.pixel_range[0])
-            logits = network(pixels)
+            with torch.autocast(device.type, torch.bfloat16) if shortened else nullcontext():
+                logits = network(pixels).float()
             loss = functional.cross_entropy(logits, labels[batch], label_smoothing=settings.label_smoothing)
             loss.backward()
             optimizer.step()
-            loss_sum += loss.detach() * len(batch)
+            losses.append(loss.detach())
+            loss_sum += losses[-1] * len(batch)
             correct += (logits.argmax(dim=1) == labels[batch]).sum()
+            training.show_loss(bar, losses[-1])
         validation_loss, validation_accuracy = evaluate(network, validation_images, validation_labels)
         history.append(
             training.Epoch(
@@ -159,7 +173,7 @@ def train(network: nn.Module, data: dataset.Split, settings: Settings, model: st
             )
         )
         training.report(history[-1], model, settings)
-    return history
+    return history, torch.stack(losses)
 
 
 def refuse_lone_image(network: nn.Module, images: int, batch_size: int, model: str) -> None:

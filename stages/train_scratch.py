@@ -3,7 +3,7 @@
     python -m stages.train_scratch mlp_relu
 
 Reads data/*.npy and, from params.yaml, scratch.<model> and the architecture that it names.
-Writes outputs/{models,predictions,history,cards,timings}/scratch/<model>.*
+Writes outputs/{models,predictions,history,losses,cards,timings}/scratch/<model>.*
 """
 
 from functools import partial
@@ -51,7 +51,7 @@ def main() -> None:
     with training.enough_memory(model):
         network = scratch.build(layers, generator, settings.initialization)
         with results.Stopwatch() as training_time, np.errstate(over="ignore", invalid="ignore"):
-            history = train(network, data, settings, generator, model)
+            history, losses = train(network, data, settings, generator, model)
         with results.Stopwatch() as prediction_time:
             views = training.views(test_images, settings)
             probabilities = np.mean([scratch.predict_proba(network, view) for view in views], axis=0)
@@ -67,6 +67,7 @@ def main() -> None:
         training_time=training_time,
         prediction_time=prediction_time,
         write_history=partial(training.write_history, history),
+        losses=losses,
     )
 
 
@@ -76,13 +77,16 @@ def train(
     settings: Settings,
     generator: np.random.Generator,
     model: str,
-) -> list[training.Epoch]:
-    """Train `network` in place, images in an order from `generator`, and return its history."""
+) -> tuple[list[training.Epoch], np.ndarray]:
+    """Train `network` in place, images in an order from `generator`.
+
+    Returns its history and the loss of every step, float (steps,).
+    """
     validation_images = dataset.scale_pixels(data.validation_images, settings.pixel_range)
     rates = training.learning_rates(settings, len(data.train_images)).tolist()
     optimizer = settings.make_optimizer()
 
-    history = []
+    history, losses = [], []
     for number, epoch_rates in enumerate(rates, start=1):
         loss_sum, correct = 0.0, 0
         order = generator.permutation(len(data.train_images))
@@ -94,8 +98,10 @@ def train(
             loss, gradient = scratch.softmax_cross_entropy(logits, labels, settings.label_smoothing)
             network.backward(gradient)
             optimizer.step(network, rate)
+            losses.append(loss)
             loss_sum += loss * len(batch)
             correct += np.count_nonzero(logits.argmax(axis=1) == labels)
+            training.show_loss(bar, loss)
         validation_loss, validation_accuracy = evaluate(network, validation_images, data.validation_labels)
         history.append(
             training.Epoch(
@@ -108,7 +114,7 @@ def train(
             )
         )
         training.report(history[-1], model, settings)
-    return history
+    return history, np.array(losses)
 
 
 def evaluate(

@@ -6,10 +6,12 @@ Reads data/*.npy and, from params.yaml, sklearn.<model>.
 Writes outputs/{models,predictions,cards,timings}/sklearn/<model>.*
 """
 
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 from stages.common import environment
@@ -27,6 +29,7 @@ from stages.common import command, dataset, params, results
 from stages.models import sklearn
 
 FRAMEWORK = "sklearn"
+STAGES = Path(__file__).parent
 
 
 class Settings(params.Section):
@@ -72,13 +75,17 @@ def main() -> None:
 def naming(model: str) -> Iterator[None]:
     """Raise UserError, naming the model, for whatever a library finds wrong with its entry.
 
-    Arguments are checked while it fits, and each classifier complains in its own way.
+    Arguments are checked while it fits, and each classifier complains in its own way. What goes wrong
+    in our own code, or with the disk, is no fault of the entry.
     """
     try:
         yield
     except OSError:
-        raise  # a full disk is no fault of the entry
+        raise
     except Exception as error:
+        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        if raised_in.is_relative_to(STAGES) and not isinstance(error, command.UserError | ValueError):
+            raise
         kind = "" if isinstance(error, command.UserError | ValueError) else f"{type(error).__name__}: "
         reason = " ".join(str(error).split()).removeprefix(f"{model}: ")
         raise command.UserError(f"params.yaml: {model}: {kind}{reason}") from None

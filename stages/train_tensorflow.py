@@ -3,7 +3,7 @@
     python -m stages.train_tensorflow cnn_dropout
 
 Reads data/*.npy and, from params.yaml, tensorflow.<model> and the architecture that it names.
-Writes outputs/{models,predictions,history,cards,timings}/tensorflow/<model>.*
+Writes outputs/{models,predictions,history,losses,cards,timings}/tensorflow/<model>.*
 """
 
 from functools import partial
@@ -67,7 +67,7 @@ def main() -> None:
     with training.enough_memory(model, tf.errors.ResourceExhaustedError):
         network = tensorflow.build(layers)
         with results.Stopwatch() as training_time:
-            history = train(network, data, settings, model)
+            history, losses = train(network, data, settings, model)
         with results.Stopwatch() as prediction_time:
             views = training.views(test_images, settings)
             probabilities = np.mean([tensorflow.predict_proba(network, view) for view in views], axis=0)
@@ -83,6 +83,7 @@ def main() -> None:
         training_time=training_time,
         prediction_time=prediction_time,
         write_history=partial(training.write_history, history),
+        losses=losses,
     )
 
 
@@ -117,8 +118,10 @@ def use_threads(threads: int) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
-def train(network: keras.Model, data: dataset.Split, settings: Settings, model: str) -> list[training.Epoch]:
-    """Train `network` in place and return its history.
+def train(
+    network: keras.Model, data: dataset.Split, settings: Settings, model: str
+) -> tuple[list[training.Epoch], np.ndarray]:
+    """Train `network` in place and return its history and the loss of every step, float32 (steps,).
 
     A loop of our own over tensors in memory takes little more than half the time of `fit`.
     """
@@ -135,7 +138,7 @@ def train(network: keras.Model, data: dataset.Split, settings: Settings, model: 
     accuracy = ACCURACIES[settings.labels]()
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
-    def step(batch: tf.Tensor) -> None:
+    def step(batch: tf.Tensor) -> tf.Tensor:
         levels = tf.cast(tf.gather(images, batch), tf.float32)
         pixels = dataset.scale_levels(levels, settings.pixel_range)
         targets = tf.gather(labels, batch)
@@ -146,15 +149,18 @@ def train(network: keras.Model, data: dataset.Split, settings: Settings, model: 
         optimizer.apply(gradients, network.trainable_variables)
         mean_loss.update_state(loss, sample_weight=tf.size(batch))
         accuracy.update_state(targets, logits)
+        return loss
 
-    history = []
+    history, losses = [], []
     for number in range(1, settings.epochs + 1):
         mean_loss.reset_state()
         accuracy.reset_state()
         order = tf.random.shuffle(tf.range(len(images)))
         starts = range(0, len(images), settings.batch_size)
-        for start in tqdm(starts, desc=f"epoch {number}/{settings.epochs}", leave=False, disable=None):
-            step(order[start : start + settings.batch_size])
+        bar = tqdm(starts, desc=f"epoch {number}/{settings.epochs}", leave=False, disable=None)
+        for start in bar:
+            losses.append(step(order[start : start + settings.batch_size]))
+            training.show_loss(bar, losses[-1])
         train_loss, train_accuracy = float(mean_loss.result()), float(accuracy.result())
         validation_loss = validation_accuracy = None
         if len(validation_images):
@@ -174,7 +180,7 @@ def train(network: keras.Model, data: dataset.Split, settings: Settings, model: 
             )
         )
         training.report(history[-1], model, settings)
-    return history
+    return history, tf.stack(losses).numpy()
 
 
 def to_targets(labels: np.ndarray, settings: Settings) -> tf.Tensor:

@@ -2,13 +2,14 @@
 
     python -m stages.visualize
 
-Reads data/*.npy, outputs/{tables,predictions,ensembles}/, outputs/embedding.csv and the weights of
+Reads data/*.npy, outputs/{tables,losses,predictions,ensembles}/, outputs/embedding.csv and the weights of
 PyTorch's and the from-scratch models. Writes outputs/plots/overall/*.png and, for every model,
 outputs/plots/<kind>/<framework>/<model>.png. Which images are shown is drawn once, for all models.
 """
 
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pandas as pd
@@ -42,6 +43,10 @@ def main() -> None:
         try:
             for picture in drawn:
                 picture.result()
+        except BrokenProcessPool:
+            raise command.UserError(
+                "a process that draws was ended from outside, perhaps for want of memory"
+            ) from None
         except BaseException:
             processes.shutdown(cancel_futures=True)  # else all the others would be drawn before the end
             raise
@@ -98,7 +103,9 @@ def pictures_of(
     yield f"roc/{model}.png", single.draw_roc, tables["roc"], digits.auc, model
     yield f"calibration/{model}.png", single.draw_calibration, tables["calibration"], error, model
     if len(tables["history"]):
-        yield f"training/{model}.png", single.draw_training, tables["history"], model
+        path = results.path("losses", *model.split("/"), "npy")
+        losses = files.load_array(path, np.float32, (None,))
+        yield f"training/{model}.png", single.draw_training, tables["history"], losses, model
 
     def shown(some: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
         return images[some], labels[some], probabilities[some], model

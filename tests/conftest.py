@@ -1,5 +1,6 @@
 """A tiny data set, and copies of the project to run it in."""
 
+import gc
 import gzip
 import json
 import os
@@ -45,6 +46,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         make_deterministic(seed=0, threads=load_params()["threads"])
 
 
+def pytest_unconfigure() -> None:
+    """Stages that ran in this process have frozen its objects, and some libraries complain at the end."""
+    gc.unfreeze()
+
+
 def tiny_arrays(train: int = TRAIN, test: int = TEST) -> dict[str, np.ndarray]:
     """Ten easy classes: each has a pattern of its own, every image adds noise to it."""
     generator = np.random.default_rng(7)
@@ -74,7 +80,9 @@ def write_idx(folder: Path, arrays: dict[str, np.ndarray], compress: bool = Fals
 
 
 def load_params() -> dict:
-    return yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    from stages.common import params
+
+    return params.parse((ROOT / "params.yaml").read_text(encoding="utf-8"))
 
 
 def models(framework: str) -> list[str]:
@@ -297,6 +305,7 @@ def trained(workspace: Path) -> Path:
                 ("cards", "json"),
                 ("timings", "json"),
                 ("history", "csv"),
+                ("losses", "npy"),
                 ("models", {"pytorch": "safetensors", "scratch": "npz"}.get(framework, "none")),
             )
         }
@@ -308,6 +317,7 @@ def trained(workspace: Path) -> Path:
         paths["timings"].write_text(json.dumps(seconds))
         if framework != "sklearn":
             paths["history"].write_text(HISTORY)
+            np.save(paths["losses"], np.geomspace(2.3, 0.3, 36, dtype=np.float32))
         if framework == "pytorch":
             save_file({"1.weight": weights, "1.bias": np.zeros(12, np.float32)}, paths["models"])
         elif framework == "scratch":

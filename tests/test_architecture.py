@@ -1,4 +1,5 @@
-import keras
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -105,5 +106,9 @@ def test_impossible_networks_are_refused_with_what_is_allowed(layers, complaint)
         parse(layers)
 
 
-def test_keras_backend_is_tensorflow():
-    assert keras.backend.backend() == "tensorflow"
+@pytest.mark.parametrize("module", [pytorch, tensorflow, scratch])
+def test_a_kind_of_layer_that_a_framework_does_not_know_is_not_left_out(module):
+    unknown = SimpleNamespace(kind="unheard_of", output_shape=lambda shape: shape)
+    generator = [np.random.default_rng(0)] if module is scratch else []
+    with pytest.raises(AssertionError, match="unheard_of"):
+        module.build([unknown, *parse([{"dense": 10}])], *generator)

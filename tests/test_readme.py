@@ -1,9 +1,11 @@
 import json
 import re
+import sys
 
 import pytest
 from conftest import ROOT, load_params
 
+from stages.common.command import UserError
 from tools import readme
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -46,8 +48,16 @@ def test_a_row_shows_its_figures_and_no_others(tmp_path):
     assert readme.table(tmp_path).splitlines()[-1] == "| `f/m` | 50.00% | 40.00% – 60.00% |  |  |  |  |"
 
 
+def test_a_pipeline_that_has_not_run_leaves_the_readme_as_it_is(workspace, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["readme"])
+    (workspace / "README.md").write_text(f"{readme.BEGIN}figures\n{readme.END}")
+    with pytest.raises(UserError, match=r"outputs/metrics/pytorch/linear\.json is missing: `dvc repro`"):
+        readme.main()
+    assert "figures" in (workspace / "README.md").read_text()
+
+
 def test_a_readme_without_marks_is_refused():
-    with pytest.raises(ValueError, match="lacks the line"):
+    with pytest.raises(UserError, match="lacks the line"):
         readme.with_table("# Title\n", "")
 
 

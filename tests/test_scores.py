@@ -174,7 +174,7 @@ def test_bins_hold_every_image_once_and_their_upper_bound():
 
 
 def test_swapped_columns_an_off_by_one_and_a_missing_class_show():
-    before, before_tables = scores.assess(LABELS, PROBABILITIES)
+    before = scalars(LABELS, PROBABILITIES)
     swapped = scalars(LABELS, PROBABILITIES[:, [1, 0, *range(2, 10)]])
     shifted = scalars((LABELS + 1) % 10, PROBABILITIES)
     missing = PROBABILITIES.copy()
@@ -187,7 +187,6 @@ def test_swapped_columns_an_off_by_one_and_a_missing_class_show():
     assert without["accuracy"] < before["accuracy"]
     digits = without_tables["per_digit"].set_index("digit")
     assert digits.loc[7, ["precision", "recall", "f1", "auc"]].tolist() == [0, 0, 0, 0.5]
-    assert digits.precision[3] != before_tables["per_digit"].precision[3] or digits.recall[3] > 0
 
 
 def test_a_digit_that_no_image_shows_is_left_out_of_the_mean_auc():

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TEST, TRAIN, load_params, models, tiny_arrays
+from conftest import ROOT, TEST, TRAIN, command, load_params, models, tiny_arrays
 from pydantic import TypeAdapter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -28,14 +28,14 @@ from stages.models import pytorch, scratch, sklearn, tensorflow
 
 NETWORKS = [(f, name) for f in ("pytorch", "tensorflow", "scratch") for name in models(f)]
 EVERY = [*NETWORKS, *(("sklearn", name) for name in models("sklearn"))]
-EXTENSIONS = {"pytorch": "safetensors", "tensorflow": "weights.h5", "scratch": "npz", "sklearn": "skops"}
 MODULES = {"pytorch": pytorch, "tensorflow": tensorflow, "scratch": scratch}
 
 
 def outputs(framework: str, model: str) -> dict[str, bytes]:
     """The bytes of everything that training leaves, but the timings."""
-    kinds = {"models": EXTENSIONS[framework], "predictions": "npy", "history": "csv", "cards": "json"}
+    kinds = {"predictions": "npy", "history": "csv", "losses": "npy", "cards": "json"}
     paths = [results.path(kind, framework, model, extension) for kind, extension in kinds.items()]
+    paths.append(results.weights(framework, model))
     return {str(path): path.read_bytes() for path in paths if path.exists()}
 
 
@@ -67,11 +67,11 @@ def test_a_model_learns_repeats_and_comes_back_from_its_file(run_stage, framewor
     assert not list(results.OUTPUTS.rglob("*.partial*"))
 
     first = outputs(framework, model)
-    assert len(first) == (3 if framework == "sklearn" else 4)
+    assert len(first) == (3 if framework == "sklearn" else 5)
     run_stage(f"train_{framework}", model)
     assert outputs(framework, model) == first, "the same seed gives other bytes"
 
-    path = results.path("models", framework, model, EXTENSIONS[framework])
+    path = results.weights(framework, model)
     if framework == "sklearn":
         loaded, predict = sklearn.load(path), sklearn.predict_proba
     else:
@@ -96,6 +96,10 @@ def test_the_loss_falls(run_stage, framework, model):
         assert losses[-1] < losses[0]
     for column in ("train_accuracy", "validation_accuracy"):
         assert all(0 <= float(row[column]) <= 1 for row in history)
+    losses = np.load(results.path("losses", framework, model, "npy"))
+    assert (losses.dtype, losses.shape) == (np.float32, (3 * 18,)), "360 images in batches of 20"
+    for row, of_epoch in zip(history, losses.reshape(3, 18), strict=True):
+        assert of_epoch.mean() == pytest.approx(float(row["train_loss"]), rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +159,7 @@ def test_a_device_that_is_not_there_is_refused(run_stage, framework):
 def test_weights_of_another_architecture_or_no_weights_are_refused(run_stage, framework):
     model = models(framework)[-1]
     run_stage(f"train_{framework}", model)
-    path = results.path("models", framework, model, EXTENSIONS[framework])
+    path = results.weights(framework, model)
     other = TypeAdapter(Architecture).validate_python([{"dense": 7}, "relu", {"dense": 10}])
     with pytest.raises(UserError, match=model):
         MODULES[framework].load(other, path)
@@ -352,7 +356,7 @@ def test_a_skops_file_that_wants_other_code_is_refused(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_the_same_schedule_starts_low_peaks_once_and_ends_low():
+def test_one_cycle_starts_low_peaks_once_and_ends_low():
     from stages.common.training import NetworkSettings, learning_rates
 
     settings = NetworkSettings(
@@ -458,7 +462,7 @@ def test_labels_are_smoothed_in_training_alone(run_stage, framework, model):
     settings = params.read(f"{framework}.{model}", dict)
     layers = params.read(f"architectures.{settings['architecture']}", Architecture)
     module = MODULES[framework]
-    network = module.load(layers, results.path("models", framework, model, EXTENSIONS[framework]))
+    network = module.load(layers, results.weights(framework, model))
     arrays = tiny_arrays()
     pixels = dataset.scale_pixels(arrays["train_images"], settings["pixel_range"])
     logarithms = np.log(module.predict_proba(network, pixels))
@@ -510,6 +514,26 @@ def test_augmentation_differs_from_image_to_image(blob):
     assert not torch.allclose(first, second) and not torch.allclose(second, third)
 
 
+def test_bfloat16_trains_other_weights_of_the_same_kind_that_predict_as_saved(run_stage):
+    path, losses = results.path("models", "pytorch", "cnn_dropout", "safetensors"), []
+    weights = {}
+    for precision in ("float32", "bfloat16", "bfloat16"):
+        run_stage("train_pytorch", "cnn_dropout", **{"pytorch.cnn_dropout.precision": precision})
+        weights.setdefault(precision, path.read_bytes())
+        with results.path("history", "pytorch", "cnn_dropout", "csv").open() as file:
+            losses.append(float(list(csv.DictReader(file))[-1]["train_loss"]))
+    assert path.read_bytes() == weights["bfloat16"] != weights["float32"]
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.05)
+    layers = params.read("architectures.cnn_dropout", Architecture)
+    pixels = dataset.scale_pixels(
+        tiny_arrays()["test_images"], params.read("pytorch.cnn_dropout.pixel_range", list)
+    )
+    np.testing.assert_array_equal(
+        pytorch.predict_proba(pytorch.load(layers, path), pixels),
+        np.load(results.path("predictions", "pytorch", "cnn_dropout", "npy")),
+    )
+
+
 def test_shifted_views_are_the_image_and_its_four_neighbours(blob):
     rolled = [np.roll(blob, move, axis=(1, 2)) for move in ((0, 0), (2, 0), (-2, 0), (0, 2), (0, -2))]
     np.testing.assert_array_equal(views(blob, {"prediction_shift": 2, "pixel_range": (-1, 1)}), rolled)
@@ -550,9 +574,10 @@ def test_training_keeps_every_tensor_on_its_device(monkeypatch):
     layers = TypeAdapter(Architecture).validate_python(content["architectures"][settings.architecture])
     network = pytorch.build(layers).to("meta")
     with Mixtures() as mixtures:
-        (epoch,) = train_pytorch.train(network, data, settings, "champion")
+        (epoch,), losses = train_pytorch.train(network, data, settings, "champion")
     assert not mixtures.found
     assert epoch.epoch == 1
+    assert losses.shape == (2,)
     assert {tensor.device.type for tensor in network.state_dict().values()} == {"meta"}
 
 
@@ -562,6 +587,27 @@ def output_of(code: str, **environment: str) -> str:
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, **options)
     assert run.returncode == 0, run.stderr
     return run.stdout
+
+
+@pytest.mark.parametrize("name", ["pytorch/linear", "tensorflow/cnn", "scratch/mlp_relu"])
+def test_variables_of_the_shell_change_no_result(project, name):
+    """Each of these alone changed weights: fewer threads than asked for, other instructions, a compiler."""
+    framework, model = name.split("/")
+    weights = project / results.weights(framework, model)
+    before = weights.read_bytes()
+    weights.unlink()
+    others = {
+        "OMP_THREAD_LIMIT": "1",
+        "OMP_MAX_ACTIVE_LEVELS": "0",
+        "OMP_NUM_THREADS": "1",
+        "TF_XLA_FLAGS": "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit",
+        "OPENBLAS_CORETYPE": "Nehalem",
+        "MKL_CBWR": "COMPATIBLE",
+        "ATEN_CPU_CAPABILITY": "default",
+    }
+    run = command(project, f"stages.train_{framework}", model, **others)
+    assert run.returncode == 0, run.stderr
+    assert weights.read_bytes() == before
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems pin no processes to processors")

@@ -1,5 +1,8 @@
 """The pictures: the same bytes every time, other bytes for other results, all with titles and units."""
 
+import os
+import signal
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -36,7 +39,7 @@ def pictures(folder):
     return {path.relative_to(plots).as_posix(): path.read_bytes() for path in plots.rglob("*.png")}
 
 
-def test_pictures_are_the_same_bytes_twice_and_follow_the_results(evaluated, run_stage):
+def test_pictures_follow_the_results_and_the_others_stay_the_same_bytes(evaluated, run_stage):
     run_stage("visualize")
     first = pictures(evaluated)
     assert {"overall/pairs.png", "first_layer/scratch/mlp_relu.png", "roc/ensemble/mean.png"} <= set(first)
@@ -45,8 +48,6 @@ def test_pictures_are_the_same_bytes_twice_and_follow_the_results(evaluated, run
     assert {name for name in first if name.startswith("training/")} == {
         f"training/{f}/{m}.png" for f in ("pytorch", "tensorflow", "scratch") for m in FEW[f]
     }
-    run_stage("visualize")
-    assert pictures(evaluated) == first
 
     np.save(results.path("predictions", "scratch", "mlp_relu", "npy"), right(0.5))
     run_stage("evaluate")
@@ -177,15 +178,20 @@ def test_the_user_s_own_matplotlibrc_changes_no_picture(monkeypatch, confusion):
 
 
 def test_a_missing_table_is_named(evaluated, run_stage):
-    (evaluated / "outputs/embedding.csv").unlink()
-    with pytest.raises(UserError, match=r"outputs/embedding\.csv is missing"):
+    for name in ("outputs/losses/pytorch/linear.npy", "outputs/embedding.csv", "outputs/tables/pairs.csv"):
+        (evaluated / name).unlink()
+        with pytest.raises(UserError, match=rf"{name} is missing"):
+            run_stage("visualize")
+
+
+def test_a_drawing_process_that_is_killed_is_said_in_a_line(evaluated, run_stage, monkeypatch):
+    monkeypatch.setattr(style, "save", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(UserError, match="a process that draws was ended from outside"):
         run_stage("visualize")
 
 
-def test_pictures_are_small_files_of_few_colours(evaluated, run_stage):
-    run_stage("visualize")
-    for name in pictures(evaluated):
-        path = evaluated / "outputs/plots" / name
+def test_pictures_are_small_files_of_few_colours(finished):
+    for path in (finished / "outputs/plots").rglob("*.png"):
         assert path.stat().st_size < 150_000
         with Image.open(path) as picture:
             assert max(picture.size) < 1400

@@ -34,7 +34,7 @@ import numpy as np
 import yaml
 
 from stages.common import architecture, command, params, results
-from tools import machine
+from tools import machine, readme
 
 ROOT = Path(__file__).parent.parent
 TABLE = Path("docs/speed.csv")
@@ -199,9 +199,11 @@ def measure(model: str, seeds: int, data: Path) -> Row:
 def seconds_to(accuracy: float, runs: list[Run]) -> float | None:
     """Median seconds of training until the validation accuracy is reached, None if a run never does.
 
-    Known to the epoch. Of models without validation images, or without epochs, the accuracy at the end on the
-    test images decides.
+    Known to the epoch. The test accuracy at the end must be there, too, for the held-out images are easier;
+    of models without validation images, or without epochs, it alone decides.
     """
+    if min(one.accuracy for one in runs) < accuracy:
+        return None
     seconds = []
     for one in runs:
         reached = [epoch["validation_accuracy"] for epoch in one.history]
@@ -261,13 +263,9 @@ def publish() -> None:
     rows = read_table()
     machines = "; ".join(sorted({row["machine"] for row in rows}))
     PAGE.write_text(TEXT.format(table=markdown(rows, COLUMNS), machine=machines), "utf-8")
-    text = README.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise command.UserError(f"{README} lacks the line {BEGIN.strip()} or {END.strip()}")
     short = {head: COLUMNS[head] for head in README_COLUMNS}
-    README.write_text(before + begin + markdown(rows, short) + end + after, encoding="utf-8")
+    text = readme.with_table(README.read_text(encoding="utf-8"), markdown(rows, short), BEGIN, END)
+    README.write_text(text, encoding="utf-8")
 
 
 def read_table() -> list[dict[str, str]]:
@@ -375,8 +373,8 @@ Each run is the stage itself in a process of its own, one after the other, with 
   *prediction*: wall-clock seconds from arrays in memory, median (least–most); compiling and tracing
   count. *start*: what the process takes beside, imports, reading and writing.
 - *images/s*: training images times epochs by seconds. *s to 98 %, 99 %*: training until the end of the epoch
-  whose validation accuracy reaches it; where no images are held out, until the end, by the test images;
-  empty if a seed does not get there.
+  whose validation accuracy reaches it; where no images are held out, until the end. Empty if a seed's test
+  accuracy is not there at the end: the held-out images are the last training images, and easier.
 - *memory*: the process's peak. *multiply-adds*: of one image, forward. *of matmul*: operations of the
   convolutions and dense layers, forward and backward (the images get no gradient), a second, as a share of
   what NumPy's float32 product of two 2048×2048 matrices reaches on the same machine just before.
@@ -386,14 +384,15 @@ Each run is the stage itself in a process of its own, one after the other, with 
 ![Seconds and mebibytes against images, batch size and threads](growth.png)
 
 Written by `make growth` from [growth.csv](growth.csv). More images than the data set has are the same
-images again; `n^p` is the line through the seconds to train and predict for at least 15,000 images. Every
-point is one run, and equal runs on a shared machine mostly differ by up to a quarter, now and then by more.
+images again, which tell trees nothing new; `n^p` is the line through the seconds to train and predict for
+15,000 to 60,000 images, of which networks hold a twelfth out. Every point is one run, and equal runs on a
+shared machine mostly differ by up to a quarter, now and then by more.
 
-- An epoch of a network, a regression's step and a tree's level look at each image once: p is near 1, and
-  lower where predicting the test images, which stay the same, takes a good part of the time.
-  Trees grown to the end get deeper with more images, theirs is higher; TensorFlow's is lower, because
-  tracing the step takes seconds whatever follows.
-- The neighbours of a test image are looked for among all training images: p is near 1 for a fixed test set.
+- An epoch of a network, a regression's step and a tree's level look at each image once: p would be 1, and is
+  lower where a start and predicting the test images, which stay the same, take a good part of the time, as
+  TensorFlow's seconds of tracing. Trees grown to the end get deeper with more images, theirs is higher.
+- The neighbours of a test image are looked for among all training images; what the test images cost by
+  themselves keeps p below 1.
 - A kernel machine weighs pairs of images near the borders between digits: its p lies between 1 and 2.
 - Networks keep the images as bytes, so their memory grows little beside what the framework itself takes; the
   others work on float32 copies, several at a time, and grow with the images.

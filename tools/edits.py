@@ -156,5 +156,5 @@ def changed_stages(name: str, path: Path, text: str) -> tuple[str, str]:
 if __name__ == "__main__":
     try:
         main()
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, subprocess.CalledProcessError, command.UserError) as error:
         sys.exit(f"error: {error}")

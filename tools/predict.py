@@ -63,7 +63,7 @@ def load_image(name: str) -> np.ndarray:
         raise command.UserError(
             f"{name} has too many pixels; allowed: {2 * Image.MAX_IMAGE_PIXELS:,}"
         ) from None
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, OSError) and error.filename:
             raise
         raise command.UserError(f"{name} is a damaged picture: {error}") from None

@@ -7,6 +7,7 @@ package qemu-user), in both profiles, and writes docs/processors.md. Needs data/
 which Debian 12 has among its backports: 7.2 crashes where images are augmented.
 """
 
+import json
 import os
 import shutil
 import statistics
@@ -142,7 +143,7 @@ def compare_profiles(folder: Path) -> dict[str, float]:
             for framework in results.FRAMEWORKS:
                 train(project, framework)
             for model in models(content):
-                timings = yaml.safe_load((project / f"outputs/timings/{model}.json").read_text())
+                timings = json.loads((project / f"outputs/timings/{model}.json").read_text())
                 total = timings["training_seconds"] + timings["prediction_seconds"]
                 seconds.setdefault((profile, model), []).append(total)
     medians = {key: statistics.median(values) for key, values in seconds.items()}
@@ -211,4 +212,4 @@ def difference(native: Path, emulated: Path, model: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -6,11 +6,10 @@ Reads outputs/{metrics,cards,timings}/.
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from stages.common import command
+from stages.common import command, params, results
 from tools import machine
 
 README = Path("README.md")
@@ -19,6 +18,18 @@ HEAD = (
     "| model | test accuracy | 95 % interval | parameters | training images | s to train | s to predict |\n"
     "| --- | ---: | :---: | ---: | ---: | ---: | ---: |\n"
 )
+
+
+def main() -> None:
+    command.no_arguments(__doc__)
+    for framework in results.FRAMEWORKS:
+        for name in params.read(framework, dict):
+            for kind in ("metrics", "cards", "timings"):
+                path = results.path(kind, framework, name, "json")
+                if not path.is_file():
+                    raise command.UserError(f"{path} is missing: `dvc repro` makes it")
+    measured = f"{table(results.OUTPUTS)}\nMeasured on: {machine.describe()}.\n"
+    README.write_text(with_table(README.read_text(encoding="utf-8"), measured), encoding="utf-8")
 
 
 def table(outputs: Path) -> str:
@@ -46,20 +57,14 @@ def shown(row: dict[str, Any], key: str, form: str) -> str:
     return "" if row.get(key) is None else format(row[key], form)
 
 
-def with_table(text: str, table: str) -> str:
-    """The README's text with `table` between its two marks. Raises ValueError without marks."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"{README} lacks the line {BEGIN.strip()} or {END.strip()}")
+def with_table(text: str, table: str, begin: str = BEGIN, end: str = END) -> str:
+    """The README's text with `table` between its two marks. Raises UserError without marks."""
+    before, found_begin, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found_begin and found_end):
+        raise command.UserError(f"{README} lacks the line {begin.strip()} or {end.strip()}")
     return before + begin + table + end + after
 
 
 if __name__ == "__main__":
-    command.no_arguments(__doc__)
-    try:
-        results = table(Path("outputs"))
-        results += f"\nMeasured on: {machine.describe()}.\n"
-        README.write_text(with_table(README.read_text(encoding="utf-8"), results), encoding="utf-8")
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    command.run(main)

@@ -96,5 +96,5 @@ def _run(*command: str, cwd: Path | None = None) -> None:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, subprocess.CalledProcessError, command.UserError) as error:
         sys.exit(f"error: {error}")

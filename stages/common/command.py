@@ -23,7 +23,7 @@ def run(main: Callable[[], None]) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a × that the terminal cannot show
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    gc.freeze()  # what the imports made stays to the end; looking through it takes a fifth of a second
+    gc.freeze()  # what the imports made stays to the end; looking through it takes half a second
     gc.enable()
     try:
         main()
@@ -34,8 +34,6 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(f"error: {error.filename or 'input or output'}: {reason}")
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    finally:
-        gc.unfreeze()
 
 
 def model_name(description: str | None) -> str:

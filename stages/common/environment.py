@@ -25,12 +25,17 @@ PORTABLE = {
 """Which instructions PyTorch, its MKL, NumPy, oneDNN (PyTorch's and TensorFlow's) and OpenBLAS use
 in the profile `portable`: those of every x86-64 processor with AVX2 and FMA."""
 
+OTHERS = ("OMP_THREAD_LIMIT", "OMP_MAX_ACTIVE_LEVELS", "TF_XLA_FLAGS")
+"""More variables by which results would depend on the shell. With fewer threads than it asked for
+PyTorch's convolutions are plainly wrong."""
+
 
 def prepare() -> None:
     """Set up the numerical libraries as params.yaml says. Call it before they are imported.
 
     `threads` decides how sums are split, `profile` which instructions add them: both decide the
-    last bits of every result. What computes with NumPy calls `use_all_threads`, too.
+    last bits of every result, so what else would is unset. What computes with NumPy calls
+    `use_all_threads`, too.
     """
     command.run(_set_variables)
     gc.disable()  # imports leave no garbage; command.run turns the collector on again
@@ -75,6 +80,8 @@ def without(*modules: str) -> Iterator[None]:
 
 
 def _set_variables() -> None:
+    for name in (*PORTABLE, *OTHERS):
+        os.environ.pop(name, None)
     threads = str(params.read("threads", params.Threads))
     for library in ("OMP", "OPENBLAS", "MKL", "VECLIB", "NUMEXPR"):
         os.environ[f"{library}_NUM_THREADS"] = threads

@@ -39,20 +39,23 @@ def save(
     *,
     probabilities: np.ndarray,
     write_weights: Callable[[Path], None],
-    parameters: int,
+    parameters: int | None,
     training_images: int,
     device: str,
     training_time: Stopwatch,
     prediction_time: Stopwatch,
     write_history: Callable[[Path], None] | None = None,
+    losses: np.ndarray | None = None,
 ) -> None:
-    """Write a trained model's weights, predictions, card, timings and history: all or nothing.
+    """Write a trained model's weights, predictions, card, timings, history and losses: all or nothing.
 
     probabilities: float (n_test, 10), row i = class probabilities of test image i; saved as float32.
     write_weights: writes the trained model to a path.
-    parameters: how many numbers the training set. training_images: how many it saw.
+    parameters: how many numbers the training set; None if that is not known. training_images: how
+    many it saw.
     device, training_time, prediction_time: all that differs between equal runs.
-    write_history: writes the epochs as .csv; None for a model without epochs.
+    write_history: writes the epochs as .csv; losses: float (steps,), each batch's mean cross-entropy in
+    nats before its update, saved as float32. None for a model without epochs.
 
     Raises UserError, before anything is written, if a probability is not finite.
     """
@@ -71,10 +74,12 @@ def save(
         write_json(partial(path("timings", framework, model, "json")), timings)
         if write_history:
             write_history(partial(path("history", framework, model, "csv")))
+        if losses is not None:
+            write_array(partial(path("losses", framework, model, "npy")), losses.astype(np.float32))
 
 
 def path(kind: str, framework: str, model: str, extension: str) -> Path:
-    """Where a result of `kind` (predictions, models, history, cards, timings) of a model lies."""
+    """Where a result of `kind` (predictions, models, history, losses, cards, timings) of a model lies."""
     return OUTPUTS / kind / framework / f"{model}.{extension}"
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, SupportsFloat
 
 import numpy as np
 from pydantic import Field, model_validator
+from tqdm import tqdm
 
 from stages.common import dataset, params
 from stages.common.command import UserError
@@ -112,6 +113,12 @@ class Epoch:
     validation_accuracy: float | None
 
 
+def show_loss(bar: tqdm, loss: SupportsFloat) -> None:
+    """Show a step's loss beside the epoch's progress, if that is shown at all: it is asked for only then."""
+    if not bar.disable:
+        bar.set_postfix_str(f"loss {float(loss):.3f}", refresh=False)
+
+
 DIVERGED = 1000.0
 """A mean cross-entropy in nats that no training comes back from; guessing costs 2.3."""
 
@@ -137,8 +144,12 @@ def report(epoch: Epoch, model: str, settings: NetworkSettings) -> None:
 
 
 def write_history(history: list[Epoch], path: Path) -> None:
-    """Write the epochs as CSV, a column a field of `Epoch`; None becomes an empty cell."""
+    """Write the epochs as CSV, a column a field of `Epoch`; None becomes an empty cell.
+
+    The learning rate is written with the digits that tell one float32 from the next.
+    """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Epoch)], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(epoch) for epoch in history)
+        for epoch in history:
+            writer.writerow(asdict(epoch) | {"learning_rate": np.float32(epoch.learning_rate)})

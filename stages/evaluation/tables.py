@@ -8,6 +8,7 @@ from stages.common import files, results
 
 TABLES = results.OUTPUTS / "tables"
 """Where `evaluate` leaves what it finds."""
+NAMES = ("summary", "confusion", "history", "per_digit", "roc", "calibration", "pairs", "contributions")
 LEVEL = 0.05
 """A difference with a smaller corrected p (`p_holm`) is called real."""
 
@@ -20,4 +21,4 @@ def load_table(path: Path) -> pd.DataFrame:
 
 def load_tables() -> dict[str, pd.DataFrame]:
     """All that `evaluate` left, by the tables' names."""
-    return {path.stem: load_table(path) for path in sorted(TABLES.glob("*.csv"))}
+    return {name: load_table(TABLES / f"{name}.csv") for name in NAMES}

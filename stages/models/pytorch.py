@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from pathlib import Path
+from typing import assert_never
 
 import numpy as np
 import safetensors.torch
@@ -58,6 +59,8 @@ def build(layers: Architecture) -> nn.Sequential:
                 modules[-1].num_batches_tracked = None  # it counts steps, for nobody
             case Activation():
                 modules.append(ACTIVATIONS[layer.kind]())
+            case _:
+                assert_never(layer)
         shape = output_shape
     return nn.Sequential(*modules).to(memory_format=torch.channels_last)
 

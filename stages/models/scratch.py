@@ -13,6 +13,7 @@ Nature 323, 1986.
 import io
 import zipfile
 from pathlib import Path
+from typing import assert_never
 
 import numpy as np
 
@@ -335,6 +336,8 @@ def build(layers: Architecture, generator: np.random.Generator, initialization: 
                 built.append(BatchNorm(shape[0]))
             case architecture.Activation():
                 built.append(ACTIVATIONS[layer.kind]())
+            case _:
+                assert_never(layer)
         shape = output_shape
     return Network(built)
 

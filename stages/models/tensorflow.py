@@ -1,7 +1,10 @@
 """The networks in Keras 3 on TensorFlow: build, predict, save, load. Weights are .weights.h5 files."""
 
 import os
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
+from typing import assert_never
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
@@ -62,15 +65,24 @@ def build(layers: Architecture) -> keras.Sequential:
                 network.add(keras.layers.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, name=name))
             case Activation():
                 network.add(keras.layers.Activation(layer.kind, name=name))
+            case _:
+                assert_never(layer)
         shape = output_shape
     return network
 
 
 def predict_logits(network: keras.Model, images: tf.Tensor, batch_size: int = 500) -> tf.Tensor:
     """Logits (n, 10) of float32 images (n, 28, 28, 1)."""
-    forward = tf.function(network, input_signature=[tf.TensorSpec([None, *images.shape[1:]], tf.float32)])
+    forward = _compiled(network)
     batches = range(0, len(images), batch_size)
     return tf.concat([forward(images[start : start + batch_size]) for start in batches], axis=0)
+
+
+@lru_cache(maxsize=1)
+def _compiled(network: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The network as one graph, made once: it takes as long as predicting thousands of images."""
+    channels, rows, columns = IMAGE_SHAPE
+    return tf.function(network, input_signature=[tf.TensorSpec([None, rows, columns, channels], tf.float32)])
 
 
 def predict_proba(network: keras.Model, pixels: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 
 from stages.pictures.style import (
     DIGIT_COLOURS,
@@ -65,14 +65,15 @@ def draw_roc(curves: pd.DataFrame, areas: pd.Series, model: str) -> Figure:
     smallest = 100 * false_positive_rates.min() if len(false_positive_rates) else 1
     for digit, rows in curves.groupby("digit"):
         x, y = 100 * rows.false_positive_rate.to_numpy(), 100 * rows.true_positive_rate.to_numpy()
-        label = f"{digit}   AUC {areas[digit]:.5f}"
+        area = areas[digit] if areas[digit] == 1 else min(areas[digit], 0.99999)  # not rounded to perfect
+        label = f"{digit}   AUC {area:.5f}"
         whole.plot(x, y, color=DIGIT_COLOURS[digit], linewidth=1.4, label=label)
         corner.plot(np.maximum(x, smallest / 2), y, color=DIGIT_COLOURS[digit], linewidth=1.4)
     whole.plot([0, 100], [0, 100], color="gray", linestyle=":", label="chance")
     whole.set(xlim=(-2, 102), ylim=(-2, 102), title="All of it")
     corner.set(xlim=(smallest / 2, 100), ylim=(79, 101), xscale="log", title="Logarithmic, and only the top")
     ticks = [t for t in (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100) if t >= smallest]
-    corner.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    corner.set_xticks([smallest / 2, *ticks], ["0", *(f"{t:g}" for t in ticks)])  # where 0 is drawn
     corner.minorticks_off()
     for axis in (whole, corner):
         axis.set(xlabel="false positive rate (%)", ylabel="true positive rate (%)")
@@ -116,13 +117,28 @@ def draw_calibration(bins: pd.DataFrame, error: float, model: str) -> Figure:
     return figure
 
 
-def draw_training(history: pd.DataFrame, model: str) -> Figure:
-    """Loss and accuracy of one model over its epochs, on training and held-out images."""
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3.2))
-    figure.subplots_adjust(left=0.11, right=0.98, bottom=0.16, top=0.84, wspace=0.28)
+def draw_training(history: pd.DataFrame, losses: np.ndarray, model: str) -> Figure:
+    """Loss of one model after every step, loss and accuracy over its epochs, training and held-out images.
+
+    losses: (steps,), of each step's batch in nats.
+    """
+    figure, (first, *axes) = plt.subplots(1, 3, figsize=(11, 3.2))
+    figure.subplots_adjust(left=0.075, right=0.985, bottom=0.16, top=0.84, wspace=0.3)
+    steps = np.arange(1, len(losses) + 1)
+    width = max(1, len(losses) // 50)
+    means = np.convolve(losses, np.ones(width) / width, mode="valid")
+    first.plot(steps, losses, color=colour_of(model), linewidth=0.5, alpha=0.35, label="a batch")
+    first.plot(steps[width - 1 :], means, color=colour_of(model), label=f"mean of the last {width}")
+    if losses.max() > 0:
+        first.set_yscale("log")
+        first.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        first.yaxis.set_major_formatter("{x:g}")
+        first.yaxis.set_minor_locator(NullLocator())
+    first.set(xlabel="step (batches)", ylabel=UNITS["loss"][1], title="Loss over the steps")
+    first.legend(fontsize=8)
     for axis, (quantity, (_, label)) in zip(axes, UNITS.items(), strict=True):
         plot_epochs(axis, history, quantity, model, size=6)
-        axis.set(xlabel="epoch", ylabel=label, title=quantity.capitalize())
+        axis.set(xlabel="epoch", ylabel=label, title=f"{quantity.capitalize()} over the epochs")
     figure.suptitle(f"{model}: training", fontsize=11, fontweight="bold")
     return figure
 
@@ -173,7 +189,7 @@ def draw_probabilities(image: np.ndarray, label: int, probabilities: np.ndarray,
         xticks=digits,
         ylim=(0, 112),
         yticks=range(0, 101, 25),
-        xlabel="digit; green: the truth",
+        xlabel="digit; green: the truth, red: a wrong prediction",
         ylabel="probability (%)",
         title="Its ten probabilities",
     )
