@@ -184,8 +184,12 @@ def test_a_missing_table_is_named(evaluated, run_stage):
             run_stage("visualize")
 
 
+def be_killed(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_a_drawing_process_that_is_killed_is_said_in_a_line(evaluated, run_stage, monkeypatch):
-    monkeypatch.setattr(style, "save", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(style, "save", be_killed)
     with pytest.raises(UserError, match="a process that draws was ended from outside"):
         run_stage("visualize")
 
