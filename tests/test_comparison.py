@@ -87,6 +87,19 @@ def test_a_vote_counts_models_and_breaks_ties_by_the_mean():
         assert p.sum() == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.parametrize("models", [2, 10, 24, 40])
+def test_a_tied_vote_follows_the_mean_however_small_its_lead(models):
+    """Half of the models prefer 3, half 7, whose mean is higher by 1e-4."""
+    rows = np.zeros((models, 10))
+    rows[::2, [3, 7]], rows[1::2, [3, 7]] = (0.6, 0.4), (0.3999, 0.6001)
+    predictions = {str(number): row[None].astype(np.float32) for number, row in enumerate(rows)}
+    (vote,) = comparison.ensembles(predictions)["ensemble/vote"]
+    assert vote.argmax() == 7
+    assert vote[[3, 7]] == pytest.approx(0.5, abs=0.03)
+    predictions["one more"] = rows[:1].astype(np.float32)
+    assert comparison.ensembles(predictions)["ensemble/vote"].argmax() == 3, "a vote is more than any mean"
+
+
 def test_what_a_model_adds_is_the_accuracy_with_it_less_that_without_it():
     weak, strong = right_but(list(range(60)), sure=0.4), right_but([5], sure=0.95)
     predictions = {"a/weak": weak, "b/weak": weak, "c/strong": strong}

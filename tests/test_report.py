@@ -218,3 +218,4 @@ def test_a_model_adds_only_what_is_more_than_chance():
     table = pd.DataFrame({"model": ["a", "b", "c"], "gain": [0.01, 0.01, -0.02]})
     table = table.assign(p=0.001, p_holm=[0.01, 0.2, 0.01])
     assert report.adding(table) == ["a"]
+    assert report.adding(table.assign(gain=-table.gain)) == ["c"], "which harms"

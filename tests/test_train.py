@@ -534,6 +534,12 @@ def test_bfloat16_trains_other_weights_of_the_same_kind_that_predict_as_saved(ru
     )
 
 
+def test_bfloat16_is_refused_where_the_bits_must_be_the_same_everywhere(run_stage):
+    edits = {"pytorch.mlp.precision": "bfloat16", "profile": "portable"}
+    with pytest.raises(UserError, match=r"pytorch\.mlp\.precision is 'bfloat16', .*: portable: float32"):
+        run_stage("train_pytorch", "mlp", **edits)
+
+
 def test_shifted_views_are_the_image_and_its_four_neighbours(blob):
     rolled = [np.roll(blob, move, axis=(1, 2)) for move in ((0, 0), (2, 0), (-2, 0), (0, 2), (0, -2))]
     np.testing.assert_array_equal(views(blob, {"prediction_shift": 2, "pixel_range": (-1, 1)}), rolled)
