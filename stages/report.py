@@ -44,7 +44,7 @@ OVERALL = {
     "samples": "Training images of each digit",
 }
 SINGLE = {
-    "training": "Loss and accuracy over the epochs",
+    "training": "Loss over the steps, loss and accuracy over the epochs",
     "confusion": "Confusion matrix: test images by digit and prediction",
     "roc": "ROC curves of the ten digits with their AUCs",
     "calibration": "Reliability diagram: how sure it is and how often it is right",
