@@ -9,6 +9,7 @@ import tensorflow as tf
 import torch
 from conftest import load_params
 from pydantic import TypeAdapter
+from tensorflow.python.eager import context
 from torch.nn import functional
 
 from stages import compare_frameworks
@@ -153,3 +154,26 @@ def test_a_difference_is_counted():
 
     rows = compare_frameworks.compare("scratch", Wrong(network.layers), layers, PIXELS)
     assert all(row["difference"] > 0.1 and row["other_digits"] > 50 for row in rows)
+
+
+def test_tensorflow_computes_no_estimate_that_each_processor_makes_its_own_way():
+    layers = parse(NETWORKS["strides_and_norms"])
+    network = tensorflow.build(layers)
+    images = tf.constant(PIXELS[..., np.newaxis])
+
+    @tf.function
+    def gradients() -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(network(images, training=True) ** 2)
+        return tape.gradient(loss, network.trainable_variables)
+
+    context.enable_run_metadata()
+    tensorflow.predict_logits(network, images)
+    gradients()
+    graphs = [graph.post_optimization_graph for graph in context.export_run_metadata().function_graphs]
+    context.disable_run_metadata()
+    nodes = [node for graph in graphs for node in graph.node]
+    nodes += [node for graph in graphs for function in graph.library.function for node in function.node_def]
+    kinds = {node.op for node in nodes}
+    assert "Sqrt" in kinds
+    assert not {"Rsqrt", "RsqrtGrad", "Reciprocal", "ReciprocalGrad", "Inv"} & kinds

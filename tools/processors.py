@@ -2,9 +2,10 @@
 
     make processors      (python -m tools.processors)
 
-Trains every model on a few images, on this processor and on emulated ones (qemu-x86_64 of Debian's
-package qemu-user), in both profiles, and writes docs/processors.md. Needs data/ (`dvc repro`) and QEMU 10,
-which Debian 12 has among its backports: 7.2 crashes where images are augmented.
+Trains every model on a few images, on this processor and on emulated ones, in both profiles, and writes
+docs/processors.md. Needs data/ (`dvc repro`) and QEMU 10 (qemu-x86_64 of Debian's package qemu-user, which
+Debian 12 has among its backports: 7.2 crashes where images are augmented). The processor with AVX-512 is
+left out where Bochs is missing: see tools/bochs.py.
 """
 
 import json
@@ -14,8 +15,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,23 +31,27 @@ import numpy as np
 import yaml
 
 from stages.common import results
-from tools import machine
+from tools import bochs, machine
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "processors.md"
 EMULATOR = "qemu-x86_64"
 OLDEST = 10
 EMULATED = {"Intel Haswell": "Haswell", "AMD EPYC Milan": "EPYC-Milan"}
+WITH_AVX512 = {"Intel Skylake-X": "corei7_skylake_x"}
+"""Processors and what QEMU, or Bochs, calls them."""
+
 PROFILES = ("portable", "fast")
+COLUMNS = [("portable", name) for name in EMULATED | WITH_AVX512] + [("fast", name) for name in EMULATED]
 IMAGES, TEST_IMAGES = 192, 32  # an emulated convolution is a hundred times slower
 TIMED_IMAGES, REPEATS = 6_000, 3
 HEAD = """# The same bits on other processors
 
-Written by `make processors`: every model trained natively and on two emulated processors, and the weights
+Written by `make processors`: every model trained natively and on three emulated processors, and the weights
 and predictions compared byte by byte. A number is the largest difference between two probabilities.
 
 Native: {machine}.
-Emulated by {emulator}. One epoch of {images} images; networks hold {held_out} of them out.
+Emulated by {emulators}. One epoch of {images} images; networks hold {held_out} of them out.
 The last column compares the profiles natively: one epoch of {timed} images, medians of {repeats} runs,
 which are so short that they differ by up to a third from one time to the next.
 
@@ -58,11 +64,15 @@ TAIL = """
 for PyTorch's matrix products it picks its kernels by the processor's vendor, and those that `portable` makes
 it use everywhere are slower. TensorFlow multiplies matrices with oneDNN, NumPy and scikit-learn with
 OpenBLAS, which go by the instructions alone; the nearest neighbours are whole numbers and cannot differ.
-The exception is `tensorflow/sprint`, TensorFlow's one network with batch normalization: it differs even from
-its own kind of processor, emulated, so something other than the instructions decides.
 
-QEMU emulates no AVX-512 and no AMX. A processor that has them uses them in `fast`, so there expect every
-model but the nearest neighbours and the forests to differ in the last digits. `portable` leaves them unused.
+Processors' own estimates of reciprocal roots (RSQRTPS) differ between makers, and TensorFlow's batch
+normalization starts from one: [stages/models/tensorflow.py](../stages/models/tensorflow.py) divides by the
+root instead.
+
+The Skylake-X has AVX-512, which `portable` leaves alone. `fast` uses it, with instructions that Bochs does
+not all know, so it is not tried there: expect every model but the nearest neighbours and the forests to
+differ in the last digits. AMX multiplies bfloat16 and small whole numbers, so only PyTorch's
+`precision: bfloat16` could use it, which `portable` refuses.
 """
 
 
@@ -76,6 +86,8 @@ def main() -> None:
     elif int(emulator_version().partition(".")[0]) < OLDEST:
         sys.exit(f"error: QEMU {emulator_version()} crashes on some models: install {OLDEST} or later")
     else:
+        if missing := bochs.missing():
+            print(f"no {', no '.join(WITH_AVX512)}: tools/bochs.py lacks {', '.join(missing)}", flush=True)
         PAGE.write_text(page(), encoding="utf-8")
 
 
@@ -95,13 +107,14 @@ def emulator_version() -> str:
 
 def page() -> str:
     """The page as Markdown."""
-    columns = [f"{profile}: {name}" for profile in PROFILES for name in EMULATED]
+    columns = [f"{profile}: {name}" for profile, name in COLUMNS]
     with tempfile.TemporaryDirectory() as folder:
         differences = compare_processors(Path(folder))
         costs = compare_profiles(Path(folder))
     head = HEAD.format(
         machine=machine.describe(),
-        emulator=f"QEMU {emulator_version()}",
+        emulators=f"QEMU {emulator_version()}"
+        + (f" and, with AVX-512, Bochs {bochs.version()}" if not bochs.missing() else ""),
         images=IMAGES,
         held_out=IMAGES // 3,
         timed=f"{TIMED_IMAGES:,}",
@@ -118,19 +131,31 @@ def page() -> str:
 def compare_processors(folder: Path) -> dict[str, list[str]]:
     """For each model what `difference` finds, in both profiles, on each emulated processor."""
     content, arrays = few_images(IMAGES, TEST_IMAGES)
-    texts: dict[str, list[str]] = {}
+
+    def project(profile: str, name: str) -> Path:
+        return lay_out(folder / profile / name, {**content, "profile": profile}, arrays)
+
     for profile in PROFILES:
-        native = lay_out(folder / profile / "native", {**content, "profile": profile}, arrays)
         for framework in results.FRAMEWORKS:
-            train(native, framework)
+            train(project(profile, "native"), framework)
         for name, processor in EMULATED.items():
             print(f"{profile}, {name}", flush=True)
-            emulated = lay_out(folder / profile / processor, {**content, "profile": profile}, arrays)
-            with ThreadPoolExecutor(2) as pool:  # each spends most of its time on one thread
-                list(pool.map(lambda f, e=emulated, p=processor: train(e, f, p), results.FRAMEWORKS))
-            for model in models(content):
-                texts.setdefault(model, []).append(difference(native, emulated, model))
-    return texts
+            two_at_once(partial(train, project(profile, name), processor=processor), results.FRAMEWORKS)
+    if not bochs.missing():
+        disc = folder / "disc"
+        bochs.write_disc(disc)
+        for name, processor in WITH_AVX512.items():
+            print(f"portable, {name}", flush=True)
+            start = partial(bochs.run, disc, processor, project("portable", name))
+            two_at_once(start, map(trainer, results.FRAMEWORKS))
+    pairs = [(folder / profile / "native", folder / profile / name) for profile, name in COLUMNS]
+    return {model: [difference(*pair, model) for pair in pairs] for model in models(content)}
+
+
+def two_at_once(do: Callable[[Any], None], things: Iterable[Any]) -> None:
+    """Call `do` with each thing: an emulator spends most of its time on one thread."""
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(do, things))
 
 
 def compare_profiles(folder: Path) -> dict[str, float]:
@@ -181,7 +206,7 @@ def train(project: Path, framework: str, processor: str | None = None) -> None:
     """
     emulator = [EMULATOR, "-cpu", processor] if processor else []
     run = subprocess.run(
-        [*emulator, sys.executable, "-m", "tools.processors", framework],
+        [*emulator, *trainer(framework)],
         cwd=project,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -193,6 +218,11 @@ def train(project: Path, framework: str, processor: str | None = None) -> None:
         raise RuntimeError(f"{framework} on {processor or 'this processor'} failed:\n{end}")
 
 
+def trainer(framework: str) -> list[str]:
+    """The command that trains all models of a framework in the current folder."""
+    return [sys.executable, "-m", "tools.processors", framework]
+
+
 def models(content: dict[str, Any]) -> Iterator[str]:
     """Every model of some parameters, such as pytorch/mlp."""
     return (f"{framework}/{model}" for framework in results.FRAMEWORKS for model in content[framework])
@@ -201,8 +231,11 @@ def models(content: dict[str, Any]) -> Iterator[str]:
 def difference(native: Path, emulated: Path, model: str) -> str:
     """'identical' if a model's weights and predictions are the same bytes in two projects.
 
-    Else the largest difference between two probabilities, 0 if only the weights differ.
+    Else the largest difference between two probabilities, 0 if only the weights differ; 'not tried'
+    if it was not trained in the second.
     """
+    if not emulated.exists():
+        return "not tried"
     (weights,) = (native / "outputs" / "models").glob(f"{model}.*")
     predictions = Path("outputs", "predictions", f"{model}.npy")
     files = [weights.relative_to(native), predictions]

@@ -62,13 +62,33 @@ def build(layers: Architecture) -> keras.Sequential:
             case Dropout():
                 network.add(keras.layers.Dropout(layer.rate, name=name))
             case BatchNorm():
-                network.add(keras.layers.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, name=name))
+                network.add(BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, name=name))
             case Activation():
                 network.add(keras.layers.Activation(layer.kind, name=name))
             case _:
                 assert_never(layer)
         shape = output_shape
     return network
+
+
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Keras's, of the last axis, with the same bits on Intel's and AMD's processors.
+
+    Keras scales with TensorFlow's rsqrt, which starts from the processor's own estimate (RSQRTPS),
+    and they estimate differently. Roots and quotients are exact to the last bit, but a quotient by a
+    root becomes rsqrt again when TensorFlow optimizes a graph: 1 / √v is written √v / v.
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """The normalized `inputs`, float32 (n, …, channels); in training by their own moments."""
+        mean, variance = self.moving_mean, self.moving_variance
+        if training:
+            mean, variance = tf.nn.moments(inputs, axes=list(range(len(inputs.shape) - 1)))
+            for moving, moment in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                moving.assign(moving * self.momentum + moment * (1 - self.momentum))
+        variance = variance + self.epsilon
+        scale = self.gamma * tf.sqrt(variance) / variance
+        return inputs * scale + (self.beta - mean * scale)
 
 
 def predict_logits(network: keras.Model, images: tf.Tensor, batch_size: int = 500) -> tf.Tensor:
