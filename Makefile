@@ -40,7 +40,8 @@ reproduce: .venv/installed
 edits: .venv/installed
 	python -m tools.edits
 
-# Writes docs/processors.md: which models are the same to the bit on which processors (half an hour).
+# Writes docs/processors.md: which models are the same to the bit on which processors (half an hour with
+# QEMU, an hour more with Bochs).
 processors: .venv/installed
 	python -m tools.processors
 
