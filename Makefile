@@ -2,11 +2,12 @@
 # The rest is for those who change something.
 
 PYTHON ?= python3
+MODELS ?=  # of `make bench` and `make processors`: all, if none is named
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
 .PHONY: all test test-all lint format readme edits frameworks processors bench growth \
-	reproduce lock clean
+	published reproduce lock clean
 
 all: .venv/installed
 	@test -e .git || python -m dvc config --local core.no_scm true  # an archive instead of a clone
@@ -28,9 +29,10 @@ format: .venv/installed
 	ruff check --fix .
 	ruff format .
 
-# Writes the results table of README.md from outputs/metrics, cards and timings.
+# Writes the results table of README.md from outputs/metrics, cards and timings, and docs/published.md.
 readme: .venv/installed
 	python -m tools.readme
+	python -m tools.published
 
 # Runs the committed pipeline again from nothing and compares every output with dvc.lock.
 reproduce: .venv/installed
@@ -40,10 +42,10 @@ reproduce: .venv/installed
 edits: .venv/installed
 	python -m tools.edits
 
-# Writes docs/processors.md: which models are the same to the bit on which processors (half an hour with
+# Writes docs/processors.md: which models are the same to the bit on which processors (all: half an hour with
 # QEMU, an hour more with Bochs).
 processors: .venv/installed
-	python -m tools.processors
+	python -m tools.processors $(MODELS)
 
 # Writes docs/frameworks.md: what differs between the frameworks, measured (eight minutes).
 frameworks: .venv/installed
@@ -51,7 +53,6 @@ frameworks: .venv/installed
 
 # Writes docs/speed.md and the README's table of speed: every model over three seeds (an hour), or those
 # named: make bench MODELS="pytorch/sprint sklearn/knn_3" SEEDS=10
-MODELS ?=
 SEEDS ?= 3
 bench: .venv/installed
 	python -m tools.bench $(MODELS) --seeds $(SEEDS)
@@ -59,6 +60,10 @@ bench: .venv/installed
 # Writes docs/growth.csv and .png: seconds and memory by images, batch size and threads (twenty minutes).
 growth: .venv/installed
 	python -m tools.growth
+
+# Writes docs/published.csv and .md: what others report, and their programs trained here (forty minutes).
+published: .venv/installed
+	python -m tools.published --measure
 
 # Compiles requirements.txt from requirements.in: every package, for every system and Python.
 lock: .venv/installed

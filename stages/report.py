@@ -2,8 +2,8 @@
 
     python -m stages.report
 
-Reads outputs/{tables,plots,timings}/, outputs/parity.csv and, from params.yaml, the models and their
-architectures.
+Reads outputs/{tables,plots,timings}/, outputs/parity.csv and, from params.yaml, the models, their
+architectures, data.dataset, seed, threads, profile and device.
 Writes outputs/report/: index.html, resume.md and cost.csv (parameters and seconds). Seconds differ
 from run to run: this is, beside the timings, the one result that two runs do not repeat to the bit.
 """

@@ -2,7 +2,9 @@
 
     python -m stages.train_pytorch cnn_dropout
 
-Reads data/*.npy and, from params.yaml, pytorch.<model> and the architecture that it names.
+Reads data/train_{images,labels}.npy, data/test_images.npy and, from params.yaml, pytorch.<model>, the
+architecture that it names, data.validation_images, seed, threads, profile and device. How long that takes
+and how accurate each model becomes stands in README.md.
 Writes outputs/{models,predictions,history,losses,cards,timings}/pytorch/<model>.*
 """
 

@@ -1,8 +1,10 @@
-"""Fit one classifier of scikit-learn to all training images and predict the test images.
+"""Fit one classifier, of scikit-learn, LightGBM or models/neighbors.py, to all training images and predict
+the test images.
 
     python -m stages.train_sklearn random_forest
 
-Reads data/*.npy and, from params.yaml, sklearn.<model>.
+Reads data/train_{images,labels}.npy, data/test_images.npy and, from params.yaml, sklearn.<model>, seed,
+threads and profile. How long that takes and how accurate each model becomes stands in README.md.
 Writes outputs/{models,predictions,cards,timings}/sklearn/<model>.*
 """
 

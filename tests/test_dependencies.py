@@ -1,6 +1,7 @@
 """dvc.yaml lists exactly what each stage imports and reads."""
 
 import ast
+import re
 import runpy
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import CARRIED, FEW, ROOT, tiny_params
+from conftest import CARRIED, FEW, ROOT, load_params, tiny_params
 
 from stages.common import params
 from tools import edits
@@ -132,6 +133,17 @@ def test_the_parameters_in_dvc_yaml_are_those_that_are_read(
     runpy.run_module(f"stages.{name}", run_name="__main__", alter_sys=True)
     params._file.cache_clear()
     assert seen == declared
+
+
+def test_the_table_of_edits_has_every_parameter_and_file():
+    listed = set(re.findall(r"^\| `(\S+)` \|", (ROOT / "docs" / "edits.md").read_text(), flags=re.MULTILINE))
+    missing = {key for key in edits.leaves(load_params()) if not {key, f"{edits.model_of(key)}.*"} & listed}
+    missing |= {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "stages").rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    } - listed
+    assert not missing, "commit, then run `make edits`"
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from conftest import load_params, tiny_arrays, tiny_params
+from conftest import ROOT, load_params, tiny_arrays, tiny_params
 
 from stages.common import environment, params
 from stages.common.command import UserError
@@ -87,7 +87,7 @@ def test_portable_pins_what_fast_leaves_to_the_libraries(workspace, monkeypatch)
         monkeypatch.setattr(os, "environ", {})
         environment._set_variables()
         assert ({**os.environ, **environment.PORTABLE} == os.environ) == pinned
-        assert os.environ["OMP_NUM_THREADS"] == "2"
+        assert os.environ["OMP_NUM_THREADS"] == str(load_params()["threads"])
 
 
 def test_portable_is_refused_where_it_cannot_be_had(workspace, monkeypatch):
@@ -122,13 +122,60 @@ def test_what_bochs_lacks_is_named(monkeypatch, tmp_path):
     packages = {"xorriso": str(tmp_path / "nowhere")[1:], "vgabios": str(tmp_path / "her*")[1:]}
     monkeypatch.setattr(bochs, "PACKAGES", packages)
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert bochs.missing() == ["xorriso", "bochs"]
+    assert bochs.missing() == ["xorriso", "bochs 3"]
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    for version, lacking in (("2.7", ["xorriso", "bochs 3"]), ("3.0", ["xorriso"])):
+        monkeypatch.setattr(bochs, "version", lambda text=version: text)
+        assert bochs.missing() == lacking
 
 
 def test_the_page_has_every_model():
     page = processors.PAGE.read_text(encoding="utf-8")
     rows = [line.split("|")[1].strip() for line in page.splitlines() if "×" in line]
     assert rows == list(processors.models(load_params())), "run `make processors`"
+
+
+def test_an_unknown_model_is_refused(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["processors", "pytorch/lienar"])
+    with pytest.raises(SystemExit, match=r"pytorch/lienar unknown; params\.yaml has pytorch/linear, "):
+        processors.main()
+
+
+def test_models_that_are_not_named_keep_their_rows(monkeypatch, tmp_path):
+    page, tried = tmp_path / "processors.md", []
+
+    def new_rows(chosen):
+        tried.append(list(chosen))
+        return {model: f"| {model} | {len(tried)} |\n" for model in chosen}
+
+    monkeypatch.setattr(processors, "PAGE", page)
+    monkeypatch.setattr(processors, "ROOT", tmp_path)
+    monkeypatch.setattr(processors, "emulator_version", lambda: "10.0.2")
+    monkeypatch.setattr(processors, "new_rows", new_rows)
+    monkeypatch.setattr(processors.bochs, "missing", lambda: ["bochs"])
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    monkeypatch.setattr(processors, "head", lambda: "head of one machine\n")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train_images.npy").touch()
+    monkeypatch.setattr(sys, "argv", ["processors"])
+    processors.main()
+    monkeypatch.setattr(sys, "argv", ["processors", "scratch/cnn"])
+    processors.main()
+    everything = list(processors.models(load_params()))
+    assert tried == [everything, ["scratch/cnn"]]
+    rows = [f"| {model} | {2 if model == 'scratch/cnn' else 1} |\n" for model in everything]
+    assert page.read_text() == f"head of one machine\n{''.join(rows)}{processors.TAIL}"
+    monkeypatch.setattr(processors, "head", lambda: "head of another machine\n")
+    with pytest.raises(UserError, match="says 'head of one machine' and not 'head of another machine'"):
+        processors.main()
+
+
+def test_only_the_chosen_models_are_tried():
+    content = processors.short_epoch(90, ["scratch/cnn"])
+    assert processors.frameworks_of(content) == ["scratch"]
+    assert list(processors.models(content)) == ["scratch/cnn"]
+    assert content["scratch"]["cnn"]["validation_images"] == 30
 
 
 def test_a_difference_is_found(tmp_path):

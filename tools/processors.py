@@ -1,13 +1,15 @@
 """Which models come out with the same bits on other processors, and what that costs in time.
 
-    make processors      (python -m tools.processors)
+    make processors                                 all models
+    make processors MODELS="pytorch/mlp scratch/cnn"    these; the others keep their rows
 
-Trains every model on a few images, on this processor and on emulated ones, in both profiles, and writes
+Trains models on a few images, on this processor and on emulated ones, in both profiles, and writes
 docs/processors.md. Needs data/ (`dvc repro`) and QEMU 10 (qemu-x86_64 of Debian's package qemu-user, which
 Debian 12 has among its backports: 7.2 crashes where images are augmented). The processor with AVX-512 is
 left out where Bochs is missing: see tools/bochs.py.
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -47,8 +49,8 @@ IMAGES, TEST_IMAGES = 192, 32  # an emulated convolution is a hundred times slow
 TIMED_IMAGES, REPEATS = 6_000, 3
 HEAD = """# The same bits on other processors
 
-Written by `make processors`: every model trained natively and on three emulated processors, and the weights
-and predictions compared byte by byte. A number is the largest difference between two probabilities.
+Written by `make processors`: every model trained natively and on emulated processors, and the weights and
+predictions compared byte by byte. A number is the largest difference between two probabilities.
 
 Native: {machine}.
 Emulated by {emulators}. One epoch of {images} images; networks hold {held_out} of them out.
@@ -80,15 +82,25 @@ def main() -> None:
     if sys.argv[1:] and sys.argv[1] in results.FRAMEWORKS:
         train_all(sys.argv[1])
         return
-    command.no_arguments(__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("models", nargs="*", metavar="framework/model", help="all, if none is named")
+    everything = list(models(params.parse((ROOT / "params.yaml").read_text(encoding="utf-8"))))
+    chosen = parser.parse_args().models or everything
+    if unknown := set(chosen) - set(everything):
+        sys.exit(f"error: {', '.join(sorted(unknown))} unknown; params.yaml has {', '.join(everything)}")
     if shutil.which(EMULATOR) is None:
         sys.exit(f"error: {EMULATOR} is missing: install Debian's package qemu-user")
     elif int(emulator_version().partition(".")[0]) < OLDEST:
         sys.exit(f"error: QEMU {emulator_version()} crashes on some models: install {OLDEST} or later")
     else:
+        if not (ROOT / "data" / "train_images.npy").is_file():
+            sys.exit("error: data/ is empty: run `dvc repro download_mnist` first")
         if missing := bochs.missing():
             print(f"no {', no '.join(WITH_AVX512)}: tools/bochs.py lacks {', '.join(missing)}", flush=True)
-        PAGE.write_text(page(), encoding="utf-8")
+        kept = {} if set(chosen) == set(everything) else kept_rows(PAGE.read_text(encoding="utf-8"))
+        rows = kept | new_rows(chosen)
+        text = head() + "".join(rows[model] for model in everything if model in rows) + TAIL
+        PAGE.write_text(text, encoding="utf-8")
 
 
 def train_all(framework: str) -> None:
@@ -105,13 +117,10 @@ def emulator_version() -> str:
     return text.split()[2]  # qemu-x86_64 version 10.0.2 (Debian …
 
 
-def page() -> str:
-    """The page as Markdown."""
+def head() -> str:
+    """The page's beginning: what is compared with what, and the columns."""
     columns = [f"{profile}: {name}" for profile, name in COLUMNS]
-    with tempfile.TemporaryDirectory() as folder:
-        differences = compare_processors(Path(folder))
-        costs = compare_profiles(Path(folder))
-    head = HEAD.format(
+    return HEAD.format(
         machine=machine.describe(),
         emulators=f"QEMU {emulator_version()}"
         + (f" and, with AVX-512, Bochs {bochs.version()}" if not bochs.missing() else ""),
@@ -122,32 +131,52 @@ def page() -> str:
         columns=" | ".join(columns),
         rules=" --- |" * len(columns),
     )
-    rows = (
-        f"| {model} | {' | '.join(texts)} | {costs[model]:.2f} × |\n" for model, texts in differences.items()
-    )
-    return head + "".join(rows) + TAIL
 
 
-def compare_processors(folder: Path) -> dict[str, list[str]]:
-    """For each model what `difference` finds, in both profiles, on each emulated processor."""
-    content, arrays = few_images(IMAGES, TEST_IMAGES)
+def kept_rows(page: str) -> dict[str, str]:
+    """The rows of an earlier page, by model. Raises UserError unless it begins as one written here."""
+    for there, here in zip(page.splitlines(), head().splitlines(), strict=False):
+        if there != here:
+            raise command.UserError(
+                f"{PAGE.relative_to(ROOT)} was written elsewhere, where it says '{there}' and not '{here}': "
+                "name no models, to try all"
+            )
+    rows = page.removeprefix(head()).partition("\n\n")[0].splitlines()
+    return {row.split("|")[1].strip(): f"{row}\n" for row in rows}
+
+
+def new_rows(chosen: Iterable[str]) -> dict[str, str]:
+    """Try the chosen models; their rows by model."""
+    with tempfile.TemporaryDirectory() as folder:
+        differences = compare_processors(Path(folder), chosen)
+        costs = compare_profiles(Path(folder), chosen)
+    return {
+        model: f"| {model} | {' | '.join(texts)} | {costs[model]:.2f} × |\n"
+        for model, texts in differences.items()
+    }
+
+
+def compare_processors(folder: Path, chosen: Iterable[str]) -> dict[str, list[str]]:
+    """For each chosen model what `difference` finds, in both profiles, on each emulated processor."""
+    content, arrays = short_epoch(IMAGES, chosen), first_images(IMAGES, TEST_IMAGES)
+    frameworks = frameworks_of(content)
 
     def project(profile: str, name: str) -> Path:
         return lay_out(folder / profile / name, {**content, "profile": profile}, arrays)
 
     for profile in PROFILES:
-        for framework in results.FRAMEWORKS:
+        for framework in frameworks:
             train(project(profile, "native"), framework)
         for name, processor in EMULATED.items():
             print(f"{profile}, {name}", flush=True)
-            two_at_once(partial(train, project(profile, name), processor=processor), results.FRAMEWORKS)
+            two_at_once(partial(train, project(profile, name), processor=processor), frameworks)
     if not bochs.missing():
         disc = folder / "disc"
         bochs.write_disc(disc)
         for name, processor in WITH_AVX512.items():
             print(f"portable, {name}", flush=True)
             start = partial(bochs.run, disc, processor, project("portable", name))
-            two_at_once(start, map(trainer, results.FRAMEWORKS))
+            two_at_once(start, map(trainer, frameworks))
     pairs = [(folder / profile / "native", folder / profile / name) for profile, name in COLUMNS]
     return {model: [difference(*pair, model) for pair in pairs] for model in models(content)}
 
@@ -158,14 +187,14 @@ def two_at_once(do: Callable[[Any], None], things: Iterable[Any]) -> None:
         list(pool.map(do, things))
 
 
-def compare_profiles(folder: Path) -> dict[str, float]:
-    """For each model its time in the profile portable over that in fast, medians of alternating runs."""
-    content, arrays = few_images(TIMED_IMAGES, TEST_IMAGES)
+def compare_profiles(folder: Path, chosen: Iterable[str]) -> dict[str, float]:
+    """For each chosen model its time in portable over that in fast, medians of alternating runs."""
+    content, arrays = short_epoch(TIMED_IMAGES, chosen), first_images(TIMED_IMAGES, TEST_IMAGES)
     seconds: dict[tuple[str, str], list[float]] = {}
     for _ in range(REPEATS):
         for profile in PROFILES:
             project = lay_out(folder / f"timed-{profile}", {**content, "profile": profile}, arrays)
-            for framework in results.FRAMEWORKS:
+            for framework in frameworks_of(content):
                 train(project, framework)
             for model in models(content):
                 timings = json.loads((project / f"outputs/timings/{model}.json").read_text())
@@ -175,19 +204,27 @@ def compare_profiles(folder: Path) -> dict[str, float]:
     return {model: medians["portable", model] / medians["fast", model] for model in models(content)}
 
 
-def few_images(images: int, test_images: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The project's parameters for one short epoch, and the first images of data/."""
+def short_epoch(images: int, chosen: Iterable[str]) -> dict[str, Any]:
+    """The project's parameters for one epoch of a few images, and only the chosen models."""
     content = params.parse((ROOT / "params.yaml").read_text(encoding="utf-8"))
     content["data"]["validation_images"] = images // 3
+    for framework in results.FRAMEWORKS:
+        content[framework] = {
+            name: entry for name, entry in content[framework].items() if f"{framework}/{name}" in chosen
+        }
     for framework in results.WITH_EPOCHS:
         for settings in content[framework].values():
             settings.update(epochs=1, batch_size=64, validation_images=images // 3)
-    arrays = {
+    return content
+
+
+def first_images(images: int, test_images: int) -> dict[str, np.ndarray]:
+    """The first images of data/ and their labels."""
+    return {
         f"{part}_{kind}": np.load(ROOT / "data" / f"{part}_{kind}.npy", mmap_mode="r")[:count]
         for part, count in (("train", images), ("test", test_images))
         for kind in ("images", "labels")
     }
-    return content, arrays
 
 
 def lay_out(project: Path, content: dict[str, Any], arrays: dict[str, np.ndarray]) -> Path:
@@ -221,6 +258,11 @@ def train(project: Path, framework: str, processor: str | None = None) -> None:
 def trainer(framework: str) -> list[str]:
     """The command that trains all models of a framework in the current folder."""
     return [sys.executable, "-m", "tools.processors", framework]
+
+
+def frameworks_of(content: dict[str, Any]) -> list[str]:
+    """The frameworks that have models in some parameters."""
+    return [framework for framework in results.FRAMEWORKS if content[framework]]
 
 
 def models(content: dict[str, Any]) -> Iterator[str]:

@@ -32,7 +32,10 @@ def load_training(held_out: int) -> Split:
     """
     images, labels = _load_images("train"), load_labels("train")
     if len(images) != len(labels):
-        raise UserError(f"{FOLDER}: {len(images)} training images, but {len(labels)} labels")
+        raise UserError(
+            f"{FOLDER}/train_images.npy holds {len(images)} images, but train_labels.npy {len(labels)} "
+            "labels: `dvc repro download_mnist` writes both again"
+        )
     if held_out >= len(images):
         raise UserError(
             f"params.yaml: validation_images (the model's own, or that of data) is {held_out}, but there "

@@ -60,7 +60,7 @@ def save(
     Raises UserError, before anything is written, if a probability is not finite.
     """
     if not np.isfinite(probabilities).all():
-        raise UserError(f"{framework}.{model}: the predictions hold nan or infinity")
+        raise UserError(f"params.yaml: {framework}.{model} predicts nan or infinity; change its parameters")
     card = {"parameters": parameters, "training_images": training_images}
     timings = {
         "device": device,
