@@ -167,6 +167,15 @@ def test_a_first_dense_layer_after_pooling_is_not_drawn(trained):
         list(visualize.first_layer(few_names()[0]))
 
 
+def test_of_a_wide_first_layer_the_first_units_are_drawn():
+    weights = np.random.default_rng(0).normal(size=(512, 28, 28)).astype(np.float32)
+    wide, narrow = (single.draw_first_layer(units, "a model") for units in (weights, weights[:128]))
+    (shown, _), (expected, _) = wide.axes, narrow.axes
+    np.testing.assert_array_equal(shown.images[0].get_array(), expected.images[0].get_array())
+    assert shown.get_xlabel().startswith("the first 128 of 512 units: ")
+    assert expected.get_xlabel().startswith("128 units: ")
+
+
 def test_the_user_s_own_matplotlibrc_changes_no_picture(monkeypatch, confusion):
     expected = style.png(single.draw_confusion, confusion, "pytorch/b")
     monkeypatch.setitem(plt.rcParams, "lines.antialiased", False)

@@ -198,8 +198,15 @@ def draw_probabilities(image: np.ndarray, label: int, probabilities: np.ndarray,
     return figure
 
 
+MOST_UNITS = 128
+
+
 def draw_first_layer(weights: np.ndarray, model: str) -> Figure:
-    """What each unit of a first dense layer looks for: weights (units, 28, 28), red + and blue −."""
+    """What the first MOST_UNITS of a dense layer look for: weights (units, 28, 28), red + and blue −."""
+    units = f"{len(weights)} units"
+    if len(weights) > MOST_UNITS:
+        units = f"the first {MOST_UNITS} of {units}"
+        weights = weights[:MOST_UNITS]
     columns = min(16 if len(weights) > 10 else 5, len(weights))
     rows = -(-len(weights) // columns)
     size = weights.shape[-1]
@@ -220,7 +227,7 @@ def draw_first_layer(weights: np.ndarray, model: str) -> Figure:
         xticks=[],
         yticks=[],
         title=f"{model}: the weights of its first layer",
-        xlabel=f"{len(weights)} units: the weight of each pixel (per unit of pixel value)",
+        xlabel=f"{units}: the weight of each pixel (per unit of pixel value)",
     )
     leave_bare(axis)
     bar = figure.add_axes(((width + 0.5) / whole[0], 0.4 / whole[1], 0.15 / whole[0], height / whole[1]))
