@@ -58,8 +58,11 @@ def main() -> None:
         print(f"{FRAMEWORK}.{name} on cpu\n  {' '.join(repr(classifier).split())}", flush=True)
         with results.Stopwatch() as training_time:
             train(classifier, train_pixels, data.train_labels, threads)
-        with results.Stopwatch() as prediction_time:
+        # what numbers overflow is refused below, without a warning before it
+        with results.Stopwatch() as prediction_time, warnings.catch_warnings(action="ignore"):
             probabilities = sklearn.predict_proba(classifier, test_pixels)
+        if (np.abs(probabilities.sum(axis=1) - 1) > 1e-4).any():
+            raise command.UserError("its probabilities do not sum to 1; choose other arguments")
         results.save(
             FRAMEWORK,
             name,
@@ -85,6 +88,8 @@ def naming(model: str) -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:
+        if isinstance(error, command.UserError) and str(error).startswith("params.yaml: "):
+            raise  # it names the model
         raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
         if raised_in.is_relative_to(STAGES) and not isinstance(error, command.UserError | ValueError):
             raise
@@ -106,7 +111,8 @@ def prepare(images: np.ndarray, settings: Settings) -> np.ndarray:
 
 def train(classifier: ClassifierMixin, pixels: np.ndarray, labels: np.ndarray, threads: int) -> None:
     """Fit `classifier` in place. Prediction stays on one job: threads would add in any order."""
-    with parallel_config("threading", n_jobs=threads), warnings.catch_warnings(record=True) as caught:
+    jobs = 1 if sklearn.shares_random_numbers(classifier) else threads
+    with parallel_config("threading", n_jobs=jobs), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         sklearn.fit(classifier, pixels, labels)
     for warning in caught:

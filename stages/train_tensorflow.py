@@ -145,7 +145,8 @@ def train(
         pixels = dataset.scale_levels(levels, settings.pixel_range)
         targets = tf.gather(labels, batch)
         with tf.GradientTape() as tape:
-            logits = network(pixels, training=True)
+            # Keras's loss would look behind a last sigmoid for what went in, and leave it out
+            logits = tf.identity(network(pixels, training=True))
             loss = loss_function(targets, logits)
         gradients = tape.gradient(loss, network.trainable_variables)
         optimizer.apply(gradients, network.trainable_variables)

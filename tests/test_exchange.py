@@ -1,5 +1,6 @@
 """The same network is the same function in PyTorch, Keras and NumPy, and learns the same."""
 
+from importlib import import_module
 from itertools import permutations
 
 import keras
@@ -13,6 +14,7 @@ from tensorflow.python.eager import context
 from torch.nn import functional
 
 from stages import compare_frameworks
+from stages.common import dataset
 from stages.common.architecture import Architecture
 from stages.common.command import UserError
 from stages.models import exchange, pytorch, scratch, tensorflow
@@ -118,6 +120,36 @@ def test_twenty_steps_from_equal_weights_leave_equal_weights(name):
         for expected, found in zip(trained["pytorch"], trained[framework], strict=True):
             for key in expected:
                 np.testing.assert_allclose(found[key], expected[key], atol=1e-4)
+
+
+@pytest.mark.parametrize("last", ["sigmoid", "tanh", "relu"])
+def test_an_activation_at_the_end_counts_in_the_loss_of_every_framework(last):
+    layers = parse([{"dense": 10}, last])
+    none = np.empty((0, 28, 28), np.uint8), np.empty(0, np.uint8)
+    data = dataset.Split((255 * PIXELS).astype(np.uint8), LABELS.astype(np.uint8), *none)
+    entry = {
+        "architecture": "of_this_test",
+        "pixel_range": [0, 1],
+        "optimizer": "sgd",
+        "schedule": "constant",
+    }
+    entry |= {"learning_rate": 0.1, "batch_size": len(PIXELS), "epochs": 2, "validation_images": 0}
+    losses = []
+    for framework, stage, *arguments in (
+        ("numpy", "train_scratch", np.random.default_rng(0)),
+        ("pytorch", "train_pytorch"),
+        ("keras", "train_tensorflow"),
+        ("keras", "train_tensorflow"),
+    ):
+        module = import_module(f"stages.{stage}")
+        own = {"labels": "one_hot"} if len(losses) == 3 else {}
+        network = FRAMEWORKS[framework](layers)
+        exchange.write(network, layers, random_weights(layers))
+        settings = module.Settings.model_validate(entry | own)
+        losses.append(module.train(network, data, settings, *arguments, framework)[1])
+    assert losses[0][0] > losses[0][1]
+    for found in losses[1:]:
+        np.testing.assert_allclose(found, losses[0], rtol=1e-5)
 
 
 def test_the_stage_writes_a_row_for_each_network_and_framework(run_stage, workspace):

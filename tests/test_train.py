@@ -263,6 +263,39 @@ def test_a_classifier_that_could_not_be_loaded_again_is_not_saved(run_stage):
     assert not any(path.is_file() for path in results.OUTPUTS.rglob("*"))
 
 
+TREE = {"estimator": "sklearn.tree.DecisionTreeClassifier"}
+LINEAR_MACHINE = {"estimator": "sklearn.svm.LinearSVC", "arguments": {"loss": "hinge"}}
+
+
+@pytest.mark.parametrize(
+    ("estimator", "arguments"),
+    [
+        ("sklearn.calibration.CalibratedClassifierCV", {"cv": 2, "estimator": LINEAR_MACHINE}),
+        (
+            "sklearn.model_selection.GridSearchCV",
+            {"cv": 2, "estimator": TREE, "param_grid": {"max_depth": [2, 3]}},
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # some machines do not converge
+def test_parts_fitted_side_by_side_repeat_to_the_bit(run_stage, estimator, arguments):
+    entry = {"estimator": estimator, "pixel_range": [0, 1], "arguments": arguments}
+    edits = {"sklearn.random_forest": entry}
+    run_stage("train_sklearn", "random_forest", **edits)
+    first = outputs("sklearn", "random_forest")
+    for _ in range(3):
+        run_stage("train_sklearn", "random_forest", **edits)
+        assert outputs("sklearn", "random_forest") == first
+
+
+def test_probabilities_that_do_not_sum_to_one_are_refused(run_stage):
+    entry = {"estimator": "lightgbm.LGBMClassifier", "pixel_range": [0, 255]}
+    entry["arguments"] = {"objective": "multiclassova", "n_estimators": 2, "verbose": -1}
+    with pytest.raises(UserError, match=r"^params\.yaml: sklearn\.knn_3: its probabilities do not sum to 1"):
+        run_stage("train_sklearn", "knn_3", **{"sklearn.knn_3": entry})
+    assert not any(path.is_file() for path in results.OUTPUTS.rglob("*"))
+
+
 def test_parameters_are_counted_in_every_part_of_a_classifier():
     generator = np.random.default_rng(0)
     rows, labels = generator.random((60, 9)), np.arange(60) % 3
@@ -286,9 +319,24 @@ def test_parameters_are_counted_in_every_part_of_a_classifier():
         seed=0,
     )
     assert sklearn.parameter_count(calibrated.fit(rows, labels)) == (4 * 9 + 9) + (3 * 4 + 3)
-    machine = sklearn.build("sklearn.svm.SVC", {"probability": True}, seed=0).fit(rows, labels)
-    vectors = len(machine.support_)
+    machine = sklearn.build("sklearn.svm.SVC", {"probability": True, "kernel": "linear"}, seed=0)
+    vectors = len(machine.fit(rows, labels).support_)
     assert sklearn.parameter_count(machine) == vectors * 9 + 2 * vectors + 3
+    stump = {"estimator": "sklearn.tree.DecisionTreeClassifier", "arguments": {"max_depth": 1}}
+    stack = {"estimators": [["stump", stump]], "final_estimator": regression, "cv": 2}
+    stacked = sklearn.build("sklearn.ensemble.StackingClassifier", stack, seed=0).fit(rows, labels)
+    assert sklearn.parameter_count(stacked) == 3 + (3 * 3 + 3)
+    search = {"estimator": stump, "param_grid": {"max_depth": [1]}, "cv": 2}
+    best = sklearn.build("sklearn.model_selection.GridSearchCV", search, seed=0).fit(rows, labels)
+    assert sklearn.parameter_count(best) == 3
+    boosting = {"n_estimators": 4, "max_depth": 1}
+    boosted = sklearn.build("sklearn.ensemble.GradientBoostingClassifier", boosting, seed=0)
+    assert sklearn.parameter_count(boosted.fit(rows, labels)) == 4 * 3 * 3
+    steps = {"steps": [["nothing", "passthrough"], ["regression", regression]]}
+    assert (
+        sklearn.parameter_count(sklearn.build("sklearn.pipeline.Pipeline", steps, 0).fit(rows, labels))
+        is None
+    )
 
 
 def test_a_class_that_no_training_image_shows_has_probability_zero(run_stage, workspace):
@@ -300,6 +348,17 @@ def test_a_class_that_no_training_image_shows_has_probability_zero(run_stage, wo
     probabilities = predictions("sklearn", "knn_3")
     assert (probabilities[:, 4] == 0).all()
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+FEW_COMPONENTS = {
+    "estimator": "sklearn.pipeline.Pipeline",
+    "arguments": {
+        "steps": [
+            ["components", {"estimator": "sklearn.decomposition.PCA", "arguments": {"n_components": 20}}],
+            ["regression", {"estimator": "sklearn.linear_model.LogisticRegression"}],
+        ]
+    },
+}
 
 
 @pytest.mark.parametrize(
@@ -315,6 +374,7 @@ def test_a_class_that_no_training_image_shows_has_probability_zero(run_stage, wo
             "sklearn.ensemble.VotingClassifier",
             {"voting": "soft", "estimators": [["bayes", {"estimator": "sklearn.naive_bayes.GaussianNB"}]]},
         ),
+        ("sklearn.ensemble.VotingClassifier", {"voting": "soft", "estimators": [["few", FEW_COMPONENTS]]}),
     ],
 )
 @pytest.mark.filterwarnings("ignore")  # two epochs do not converge, no image is without a label

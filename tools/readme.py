@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stages.common import command, params, results
+from stages.common import command, files, params, results
 from tools import machine
 
 README = Path("README.md")
@@ -39,8 +39,9 @@ def table(outputs: Path) -> str:
         name = path.relative_to(outputs / "metrics")
         row = {"model": name.with_suffix("").as_posix()}
         for kind in ("metrics", "cards", "timings"):
-            if (outputs / kind / name).is_file():
-                row |= json.loads((outputs / kind / name).read_text(encoding="utf-8"))
+            if (found := outputs / kind / name).is_file():
+                with files.reading(found, "holds no results of a model"):
+                    row |= json.loads(found.read_text(encoding="utf-8"))
         rows.append(row)
     rows.sort(key=lambda row: (-row["accuracy"], row["model"]))
     return HEAD + "".join(

@@ -125,8 +125,24 @@ def fit(classifier: ClassifierMixin, pixels: np.ndarray, labels: np.ndarray) -> 
     """Fit `classifier` in place to images (n, 28, 28) and labels (n,)."""
     classifier.fit(to_rows(pixels), labels.astype(np.int64))  # some count with -1
     for part in _walk(classifier):
-        if hasattr(part, "components_"):  # a file keeps no other order in memory, which decides last bits
+        learnt = vars(part)
+        if isinstance(learnt.get("components_"), np.ndarray):
+            # a file keeps no other order in memory, which decides last bits
             part.components_ = np.ascontiguousarray(part.components_)
+        if "cv_results_" in learnt:  # a search notes its seconds, which differ from run to run
+            part.refit_time_ = 0.0
+            for key, values in part.cv_results_.items():
+                if key.endswith("_time"):
+                    values[:] = 0
+
+
+def shares_random_numbers(classifier: ClassifierMixin) -> bool:
+    """Whether parts of `classifier` draw from one generator, so that threads would share it out by chance.
+
+    It is that of the C libraries libsvm and liblinear.
+    """
+    machines = (type(part).__module__.startswith("sklearn.svm") for part in _walk(classifier))
+    return any(machines) or "liblinear" in str(classifier.get_params())
 
 
 def predict_proba(classifier: ClassifierMixin, pixels: np.ndarray) -> np.ndarray:
@@ -152,25 +168,39 @@ def parameter_count(classifier: ClassifierMixin) -> int | None:
     if hasattr(classifier, "booster_"):
         trees = classifier.booster_.dump_model()["tree_info"]
         return sum(2 * tree["num_leaves"] - 1 for tree in trees)
-    if parts := _parts(classifier) or list(getattr(classifier, "estimators_", [])):
+    if parts := _fitted_parts(classifier):
         counts = [parameter_count(part) for part in parts]
         return None if None in counts else sum(counts)
     if hasattr(classifier, "tree_"):
         return classifier.tree_.node_count
-    arrays = [getattr(classifier, name) for name in LEARNT if hasattr(classifier, name)]
+    learnt = getattr(classifier, "__dict__", {})  # a step of a pipeline may be a word
+    arrays = [learnt[name] for name in LEARNT if name in learnt]
     return sum(np.size(array) for array in arrays) or None
 
 
-def _parts(estimator: BaseEstimator) -> list[BaseEstimator]:
-    """What a fitted pipeline or calibration is made of, one level down."""
+def _fitted_parts(estimator: BaseEstimator) -> list[BaseEstimator]:
+    """What a fitted pipeline, calibration, ensemble or search predicts with, one level down."""
     steps = [step for _, step in getattr(estimator, "steps", [])]
-    return steps or [part.estimator for part in getattr(estimator, "calibrated_classifiers_", [])]
+    calibrated = [part.estimator for part in getattr(estimator, "calibrated_classifiers_", [])]
+    ensemble = getattr(estimator, "estimators_", [])
+    if isinstance(ensemble, np.ndarray):  # a row for each round of boosting, a column for each class
+        ensemble = ensemble.ravel()
+    others = [vars(estimator)[name] for name in LAST if name in getattr(estimator, "__dict__", {})]
+    return steps or calibrated or [*ensemble, *others]
 
 
-def _walk(estimator: BaseEstimator) -> Iterator[BaseEstimator]:
-    yield estimator
-    for part in _parts(estimator):
-        yield from _walk(part)
+def _walk(thing: Any) -> Iterator[BaseEstimator]:
+    """The estimators in an estimator, itself first, or in lists and the like, at any depth."""
+    if isinstance(thing, BaseEstimator):
+        yield thing
+        thing = vars(thing)
+    elif type(thing).__name__ == "_CalibratedClassifier":
+        thing = vars(thing)
+    if isinstance(thing, dict):
+        thing = list(thing.values())
+    if isinstance(thing, list | tuple) or (isinstance(thing, np.ndarray) and thing.dtype == object):
+        for part in thing:
+            yield from _walk(part)
 
 
 LEARNT = (
@@ -180,6 +210,9 @@ LEARNT = (
     "images_",  # neighbours
 )
 """Where scikit-learn's classifiers keep the numbers that they learn."""
+
+LAST = ("final_estimator_", "best_estimator_")
+"""Where those of stacks and searches keep the one that has the last word."""
 
 
 def save(classifier: ClassifierMixin, path: Path) -> None:
