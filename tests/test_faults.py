@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,9 @@ MODELS = {
     "plots_page": None,
     "report": None,
 }
+slow = partial(pytest.param, marks=pytest.mark.slow)
 STAGES = [
-    pytest.param(
-        f"{stage}@{model}" if model else stage,
-        marks=() if stage == "train_scratch" else pytest.mark.slow,
-    )
+    (pytest.param if stage == "train_scratch" else slow)(f"{stage}@{model}" if model else stage)
     for stage, model in MODELS.items()
 ]
 
@@ -74,6 +73,20 @@ def test_after_a_kill_the_next_run_finishes_with_the_same_results(project, stage
     assert ran(dvc(project, "repro")) == []
 
 
+def test_a_stage_ends_with_the_dvc_that_started_it(project):
+    edit_params(project, "scratch.mlp_relu.epochs", 100_000)
+    process = start(project, "repro", "--single-item", "train_scratch@mlp_relu")
+    for line in process.stdout:
+        if line.startswith("epoch"):
+            break
+    process.kill()
+    process.communicate(timeout=30)  # the stage holds the other end of its standard output, until it ends
+    assert not list((project / "outputs").rglob("*mlp_relu.partial*"))
+    edit_params(project, "scratch.mlp_relu.epochs", 1)
+    dvc(project, "repro")
+    assert "up to date" in dvc(project, "status")
+
+
 def test_a_full_disk_is_one_line_and_leaves_the_earlier_results(project):
     weights = project / "outputs/models/scratch/mlp_relu.npz"
     size, before = weights.stat().st_size, lock(project)
@@ -101,10 +114,10 @@ def test_a_full_disk_is_one_line_and_leaves_the_earlier_results(project):
 @pytest.mark.parametrize(
     ("stage", "model", "largest"),
     [
-        ("train_pytorch", "linear", "models/pytorch/linear.safetensors"),
-        ("train_tensorflow", "cnn", "models/tensorflow/cnn.weights.h5"),
+        slow("train_pytorch", "linear", "models/pytorch/linear.safetensors"),
+        slow("train_tensorflow", "cnn", "models/tensorflow/cnn.weights.h5"),
         ("train_scratch", "mlp_relu", "models/scratch/mlp_relu.npz"),
-        ("train_sklearn", "knn_3", "models/sklearn/knn_3.skops"),
+        slow("train_sklearn", "knn_3", "models/sklearn/knn_3.skops"),
         ("embed_images", None, "embedding.csv"),
     ],
 )
@@ -145,10 +158,10 @@ def test_a_terminated_stage_leaves_nothing_half_done(project):
     [
         ("data/test_labels.npy", "download_mnist"),
         ("outputs/predictions/scratch/mlp_relu.npy", "train_scratch@mlp_relu"),
-        ("outputs/tables/summary.csv", "evaluate"),
-        ("outputs/metrics/scratch/mlp_relu.json", "evaluate"),
-        ("outputs/plots/overall/accuracy.png", "visualize"),
-        ("outputs/plots_page.html", "plots_page"),
+        slow("outputs/tables/summary.csv", "evaluate"),
+        slow("outputs/metrics/scratch/mlp_relu.json", "evaluate"),
+        slow("outputs/plots/overall/accuracy.png", "visualize"),
+        slow("outputs/plots_page.html", "plots_page"),
     ],
 )
 def test_a_result_altered_by_hand_is_noticed_and_made_anew(project, path, stage):

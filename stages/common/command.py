@@ -6,7 +6,12 @@ import io
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
+from functools import cache
+from threading import Thread
+
+STARTED_BY = os.getppid()  # before the imports that take seconds
 
 
 class UserError(Exception):
@@ -23,6 +28,8 @@ def run(main: Callable[[], None]) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a × that the terminal cannot show
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    if "DVC_STAGE" in os.environ:  # as DVC sets it
+        _end_with_dvc()
     gc.freeze()  # what the imports made stays to the end; looking through it takes half a second
     gc.enable()
     try:
@@ -34,6 +41,23 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(f"error: {error.filename or 'input or output'}: {reason}")
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+
+
+@cache  # once is enough
+def _end_with_dvc() -> None:
+    """Let SIGTERM end this process when the DVC that started it is gone, killed or crashed.
+
+    Left alone, it would write its results over those that a later run of DVC has made and recorded.
+    """
+
+    def wait() -> None:
+        while os.getppid() == STARTED_BY:
+            time.sleep(0.5)
+        while True:  # Python drops what is raised while it tidies up an object
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+
+    Thread(target=wait, daemon=True).start()
 
 
 def model_name(description: str | None) -> str:
