@@ -14,7 +14,6 @@ os.environ["OMP_WAIT_POLICY"] = "passive"  # threads that spin would keep the ot
 
 import numpy as np
 import pytest
-import torch._dynamo  # noqa: F401  in one process with TensorFlow it must come first: both bring an LLVM
 import yaml
 from filelock import FileLock
 
@@ -29,6 +28,14 @@ IDX_NAMES = {
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["DVC_NO_ANALYTICS"] = "true"
+
+
+def pytest_collect_file() -> None:
+    """In one process PyTorch must come before TensorFlow, for both bring an LLVM.
+
+    Not at the top of this file: the process that only hands out the tests would wait for it, too.
+    """
+    import torch._dynamo  # noqa: F401
 
 
 @pytest.hookimpl(trylast=True)  # when slow ones are left out
