@@ -29,7 +29,7 @@ Job = tuple
 def main() -> None:
     command.no_arguments(__doc__)
     tables = load_tables()
-    images, labels = dataset.load_test_images(), dataset.load_labels("test")
+    images, labels = dataset.load_test()
     predictions = {model: load_predictions(model, len(labels)) for model in tables["summary"].model}
     chosen = np.random.default_rng(0).permutation(len(labels))[:29]
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from itertools import combinations
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -222,3 +223,25 @@ def test_a_model_without_an_error_has_its_place_on_the_logarithmic_axis(errors):
     texts = {text.get_text() for text in axis.texts}
     assert texts == {f"{n}: none wrong" if e == 0 else n for n, e in zip(names, errors, strict=True)}
     plt.close(figure)
+
+
+def test_long_names_and_few_models_stay_within_the_picture():
+    names = ["pytorch/" + "m" * 50, "sklearn/knn_3", "ensemble/mean"]
+    pairs = pd.DataFrame(
+        [(a, b, 0.0001, 0.001, 1.0) for a, b in combinations(names, 2)],
+        columns=["model", "other", "difference", "p_holm", "agreement"],
+    )
+    style.set_theme()
+    one_epoch = {"epoch": 1, "train_accuracy": 0.9, "validation_accuracy": 0.9}
+    figures = [
+        overall.draw_pairs(pairs, names, 0.05),
+        overall.draw_agreement(pairs, names),
+        overall.draw_cost(pd.Series([1e3, 1e4, 1e5], names), pd.Series(0.0, names), "parameters (count)"),
+        overall.draw_curves(pd.DataFrame([{"model": name} | one_epoch for name in names]), "accuracy"),
+    ]
+    for figure in figures:
+        style.fit_titles(figure)
+        drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+        assert drawn.x0 >= 0 and drawn.y0 >= 0, figure
+        assert drawn.x1 <= width and drawn.y1 <= height, figure
+        plt.close(figure)

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from stages.pictures.style import (
     DIGIT_COLOURS,
@@ -18,6 +19,7 @@ from stages.pictures.style import (
     label_points,
     leave_bare,
     plot_epochs,
+    width_of,
 )
 
 
@@ -33,9 +35,8 @@ def draw_accuracies(summary: pd.DataFrame) -> Figure:
     """All accuracies as bars from 0, and beside them the errors with their intervals."""
     rows = summary.sort_values("accuracy", kind="stable")
     colours = [colour_of(model) for model in rows.model]
-    figure, (bars, errors) = plt.subplots(
-        1, 2, sharey=True, figsize=(10, 1.4 + 0.3 * len(rows)), layout="constrained"
-    )
+    size = 8.2 + width_of(rows.model, 9), 1.4 + 0.3 * len(rows)
+    figure, (bars, errors) = plt.subplots(1, 2, sharey=True, figsize=size, layout="constrained")
     patches = bars.barh(rows.model, 100 * rows.accuracy, color=colours)
     bars.bar_label(patches, [f"{a:.2%}" for a in rows.accuracy], padding=4, fontsize=9)
     bars.set(xlim=(0, 118), xticks=range(0, 101, 20), xlabel="accuracy (%)", title="Test accuracy")
@@ -73,7 +74,7 @@ def draw_curves(history: pd.DataFrame, quantity: str) -> Figure:
     for axis, model in zip(axes.flat, models, strict=False):
         of_model = history[history.model == model]
         plot_epochs(axis, of_model, quantity, model, size=4)
-        axis.set_title(model, fontsize=9.5)
+        axis.set_title(model, fontsize=9.5 * min(1, 2.2 / width_of([model], 9.5)))
     figure.supxlabel("epoch", fontsize=10)
     figure.supylabel(UNITS[quantity][1], fontsize=10)
     figure.suptitle(
@@ -94,8 +95,10 @@ def draw_cost(cost: pd.Series, errors: pd.Series, what: str) -> Figure:
     x, y = cost.to_numpy(float), 100 * errors[models].to_numpy(float)
     names = [model if error else f"{model}: none wrong" for model, error in zip(models, y, strict=True)]
     y = np.where(y > 0, y, y[y > 0].min(initial=1) / 2)
-    figure, axis = plt.subplots(figsize=(8.6, 5.2))
-    figure.subplots_adjust(left=0.08, right=0.72, bottom=0.11, top=0.92)
+    room = width_of(names, 9) + 0.5
+    width = 6.3 + room
+    figure, axis = plt.subplots(figsize=(width, 5.2))
+    figure.subplots_adjust(left=0.7 / width, right=1 - room / width, bottom=0.11, top=0.92)
     axis.scatter(x, y, c=colours, s=45, zorder=3)
     axis.set(xscale="log", xlabel=f"{what}, logarithmic", ylabel="wrong test images (%), logarithmic")
     axis.set_title(f"Error against {what.split(' (')[0]}: better is lower and further left")
@@ -141,12 +144,13 @@ def draw_agreement(pairs: pd.DataFrame, models: list[str]) -> Figure:
     """For every two models the share of test images to which both give the same digit."""
     share = _square(pairs, models, "agreement")
     figure, axis = _matrix(models)
-    picture = axis.imshow(100 * share, cmap="viridis", vmin=100 * share.min(), vmax=100, aspect="auto")
+    lowest = min(99, 100 * share.min())
+    picture = axis.imshow(100 * share, cmap="viridis", vmin=lowest, vmax=100, aspect="auto")
     for i, j in np.argwhere(~np.eye(len(models), dtype=bool)):
         colour = ink_on(picture.to_rgba(100 * share[i, j]))
         axis.text(j, i, f"{100 * share[i, j]:.1f}", color=colour, fontsize=7.5, ha="center", va="center")
     axis.set(title="How often two models give the same digit", xlabel="model", ylabel="model")
-    figure.colorbar(picture, ax=axis, pad=0.02, fraction=0.04).set_label("same digit (% of the test images)")
+    _colour_bar(figure, axis, picture, "same digit (% of the test images)")
     return figure
 
 
@@ -171,9 +175,7 @@ def draw_pairs(pairs: pd.DataFrame, models: list[str], level: float) -> Figure:
         xlabel="compared with",
         ylabel="model",
     )
-    figure.colorbar(picture, ax=axis, pad=0.02, fraction=0.04, extend="both").set_label(
-        "difference of accuracy (percentage points)"
-    )
+    _colour_bar(figure, axis, picture, "difference of accuracy (percentage points)", extend="both")
     return figure
 
 
@@ -183,7 +185,8 @@ def draw_contributions(contributions: pd.DataFrame, accuracy: float, level: floa
     Gains whose p_holm is below `level` are called real.
     """
     rows = contributions.sort_values("gain", kind="stable")
-    figure, axis = plt.subplots(figsize=(8, 1.4 + 0.27 * len(rows)), layout="constrained")
+    size = 6.2 + width_of(rows.model, 9), 1.4 + 0.27 * len(rows)
+    figure, axis = plt.subplots(figsize=size, layout="constrained")
     colours = [colour_of(model) for model in rows.model]
     real = rows.p_holm.to_numpy() < level
     patches = axis.barh(rows.model, 100 * rows.gain, color=colours)
@@ -247,12 +250,21 @@ def _square(pairs: pd.DataFrame, models: list[str], column: str) -> np.ndarray:
 
 
 def _matrix(models: list[str]) -> tuple[Figure, plt.Axes]:
-    width, height = 4 + 0.36 * len(models), 3.2 + 0.3 * len(models)
+    names = width_of(models, 9) + 0.6
+    width, height = names + 2 + 0.36 * len(models), names + 0.9 + 0.3 * len(models)
     figure, axis = plt.subplots(figsize=(width, height))
     figure.subplots_adjust(
-        left=2.3 / width, right=1 - 0.85 / width, bottom=2.2 / height, top=1 - 0.4 / height
+        left=names / width, right=1 - 1.1 / width, bottom=names / height, top=1 - 0.4 / height
     )
     axis.set_xticks(range(len(models)), models, rotation=90)
     axis.set_yticks(range(len(models)), models)
     leave_bare(axis)
     return figure, axis
+
+
+def _colour_bar(
+    figure: Figure, axis: plt.Axes, picture: AxesImage, label: str, extend: str = "neither"
+) -> None:
+    """A matrix's colour bar. Of few models its label is the longer: it goes on beside their names."""
+    bar = figure.colorbar(picture, ax=axis, pad=0.02, fraction=0.04, extend=extend)
+    bar.set_label(label, loc="top")

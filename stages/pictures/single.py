@@ -127,7 +127,8 @@ def draw_training(history: pd.DataFrame, losses: np.ndarray, model: str) -> Figu
     steps = np.arange(1, len(losses) + 1)
     width = max(1, len(losses) // 50)
     means = np.convolve(losses, np.ones(width) / width, mode="valid")
-    first.plot(steps, losses, color=colour_of(model), linewidth=0.5, alpha=0.35, label="a batch")
+    dot = "o" if len(steps) == 1 else None
+    first.plot(steps, losses, color=colour_of(model), linewidth=0.5, alpha=0.35, marker=dot, label="a batch")
     first.plot(steps[width - 1 :], means, color=colour_of(model), label=f"mean of the last {width}")
     if losses.max() > 0:
         first.set_yscale("log")

@@ -1,6 +1,6 @@
 """How every picture looks, and how it becomes a file whose bytes depend on the picture alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
@@ -63,12 +64,20 @@ def ink_on(ground: tuple[float, float, float, float]) -> str:
 
 
 def plot_epochs(axis: Axes, history: pd.DataFrame, quantity: str, model: str, size: float) -> None:
-    """The training curve of `quantity`, and the validation curve if images were held out."""
-    for part, style in (("train", "--"), ("validation", "-")):
+    """The training curve of `quantity`, hollow, and the validation curve if images were held out."""
+    colour = colour_of(model)
+    for part, style, filling in (("train", "--", "white"), ("validation", "-", colour)):
         values = UNITS[quantity][0] * history[f"{part}_{quantity}"]
         if values.notna().any():
             axis.plot(
-                history.epoch, values, style, color=colour_of(model), marker="o", markersize=size, label=part
+                history.epoch,
+                values,
+                style,
+                color=colour,
+                marker="o",
+                markersize=size,
+                markerfacecolor=filling,
+                label=part,
             )
     if len(history) == 1:
         axis.set_xlim(0, 2)
@@ -104,12 +113,18 @@ def set_theme() -> None:
 
 def fit_titles(figure: Figure) -> None:
     """Shrink titles that reach beyond the picture, as those of models with long names may."""
-    for title in [figure._suptitle, *(axis.title for axis in figure.axes)]:
+    titles = [figure._suptitle, *(axis.title for axis in figure.axes)]
+    for title in 3 * titles:  # the width of small letters is whole pixels and does not shrink evenly
         if title and (place := title.get_window_extent()).width > 0:
             middle = (place.x0 + place.x1) / 2
             room = 0.97 * 2 * min(middle, figure.bbox.width - middle)
             if place.width > room:
                 title.set_fontsize(title.get_fontsize() * room / place.width)
+
+
+def width_of(texts: Iterable[str], size: float) -> float:
+    """The inches that the widest of the texts takes in letters of `size` points, rather too many."""
+    return 1.05 * max(TextPath((0, 0), text, size=size).get_extents().width for text in texts) / 72
 
 
 def leave_bare(axis: Axes) -> None:
