@@ -112,7 +112,7 @@ def find(folder: str) -> dict[str, Path]:
     root = Path(folder)
     with suppress(RuntimeError):  # ~somebody who does not exist
         root = root.expanduser()
-    if not root.is_dir():
+    if not (folder and root.is_dir()):
         raise command.UserError(
             f"params.yaml: data.dataset is {folder!r}, which is no folder; "
             f"allowed: {', '.join(PUBLISHED)}, or a folder with four IDX files"

@@ -26,8 +26,8 @@ PERPLEXITY = 30
 def main() -> None:
     command.no_arguments(__doc__)
     environment.use_all_threads()
-    pixels = dataset.scale_pixels(dataset.load_test_images(), (0, 1))
-    labels = dataset.load_labels("test")[:IMAGES]
+    images, labels = dataset.load_test()
+    pixels, labels = dataset.scale_pixels(images, (0, 1)), labels[:IMAGES]
     components, plane = embed(pixels.reshape(len(pixels), -1))
     table = pd.DataFrame({"image": np.arange(len(labels)), "digit": labels})
     table[["pca_1", "pca_2"]] = components[:, :2]

@@ -8,6 +8,7 @@ and how accurate each model becomes stands in README.md.
 Writes outputs/{models,predictions,history,losses,cards,timings}/pytorch/<model>.*
 """
 
+import math
 import os
 import sys
 from contextlib import nullcontext
@@ -73,6 +74,7 @@ def main() -> None:
     device = choose_device(params.read("device", str))
     make_deterministic(params.read("seed", params.Seed), params.read("threads", params.Threads))
     data = dataset.load_training(training.held_out(settings))
+    refuse_lone_image(layers, len(data.train_images), settings.batch_size, f"{FRAMEWORK}.{name}")
     test_images = dataset.scale_pixels(dataset.load_test_images(), settings.pixel_range)
 
     model = f"{FRAMEWORK}.{name}"
@@ -136,7 +138,6 @@ def train(
     validation_pixels = dataset.scale_pixels(data.validation_images, settings.pixel_range)
     validation_images = pytorch.to_tensor(validation_pixels, device)
     validation_labels = to_classes(data.validation_labels, device)
-    refuse_lone_image(network, len(images), settings.batch_size, model)
     rates = training.learning_rates(settings, len(images)).tolist()
     optimizer = settings.make_optimizer(network)
     shortened = settings.precision == "bfloat16"  # the weights stay float32, and so do predictions
@@ -178,13 +179,18 @@ def train(
     return history, torch.stack(losses)
 
 
-def refuse_lone_image(network: nn.Module, images: int, batch_size: int, model: str) -> None:
+def refuse_lone_image(layers: architecture.Architecture, images: int, batch_size: int, model: str) -> None:
     """Raise UserError if a batch of one image would meet batch normalization that has one value of each."""
     lone = (images - 1) % batch_size == 0
-    if lone and any(isinstance(module, nn.BatchNorm1d) for module in network.modules()):
+    normalized = [
+        shape
+        for layer, shape in zip(layers, architecture.shapes(layers), strict=True)
+        if isinstance(layer, architecture.BatchNorm)
+    ]
+    if lone and any(math.prod(places) == 1 for _, *places in normalized):
         raise command.UserError(
             f"params.yaml: {model}.batch_size is {batch_size}, which leaves a batch of one of the {images} "
-            "images: batch_norm after a dense layer needs two; choose another"
+            "images: batch_norm of units, or of channels of one pixel, needs two; choose another"
         )
 
 

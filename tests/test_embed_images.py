@@ -23,6 +23,12 @@ def test_like_images_lie_together(workspace, run_stage):
     assert path.read_bytes() == first
 
 
+def test_labels_that_are_not_those_of_the_images_are_refused(workspace, run_stage):
+    np.save(workspace / "data/test_labels.npy", np.zeros(99, np.uint8))
+    with pytest.raises(UserError, match=r"test_images\.npy holds 100 images, but test_labels\.npy 99 labels"):
+        run_stage("embed_images")
+
+
 def test_principal_components_are_those_of_the_covariance():
     rows = np.random.default_rng(0).normal(size=(60, 784)).astype(np.float32)
     components, _ = embed_images.embed(rows)

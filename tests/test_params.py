@@ -18,6 +18,7 @@ def read(workspace, key, kind):
         ("learning_rate", -1, "pytorch.mlp.learning_rate is -1: it should be greater than 0"),
         ("learning_rate", "fast", "pytorch.mlp.learning_rate is 'fast': it should be a valid number"),
         ("learning_rate", float("nan"), "pytorch.mlp.learning_rate is nan"),
+        ("learning_rate", 1e308, "pytorch.mlp.learning_rate is 1e+308: it should be less than or equal to"),
         ("epochs", 0, "pytorch.mlp.epochs is 0: it should be greater than 0"),
         ("epochs", True, "pytorch.mlp.epochs is True: a number is wanted"),
         ("optimizer", "adma", "pytorch.mlp.optimizer is 'adma': it should be 'sgd' or 'adam'"),
@@ -30,6 +31,7 @@ def read(workspace, key, kind):
         ("prediction_shift", True, "pytorch.mlp.prediction_shift is True: a number is wanted"),
         ("prediction_shift", 28, "pytorch.mlp.prediction_shift is 28: it should be less than 28"),
         ("label_smoothing", 1, "pytorch.mlp.label_smoothing is 1: it should be less than 1"),
+        ("momentum", 0.9, "params.yaml: pytorch.mlp: momentum is an option of optimizer: sgd"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(workspace, key, value, complaint):

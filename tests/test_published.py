@@ -53,12 +53,14 @@ def test_pytorchs_programs_learn(program, parameters, workspace, tmp_path_factor
     assert all(epoch["seconds"] > 0 for epoch in epochs)
 
 
+@pytest.mark.slow
 def test_keras_program_learns(workspace):
     epochs = list(keras.train(8))
     assert len(epochs) == 8
     assert epochs[-1]["accuracy"] > 0.5
 
 
+@pytest.mark.slow
 def test_a_program_is_a_process_that_prints_its_epochs(workspace, capsys):
     for folder in ("stages", "tools"):
         (workspace / folder).symlink_to(ROOT / folder)

@@ -24,7 +24,7 @@ class Conv(Section):
 
     kind: Literal["conv"]
     filters: Positive
-    kernel: Positive
+    kernel: Annotated[Positive, Field(le=2 * IMAGE_SIZE - 1)]  # from any pixel it reaches all others
     padding: Literal["same", "valid"]
     stride: Positive = 1
 

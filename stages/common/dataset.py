@@ -30,12 +30,7 @@ def load_training(held_out: int) -> Split:
 
     Raises UserError if a file is missing or damaged or fewer than one image is left to train on.
     """
-    images, labels = _load_images("train"), load_labels("train")
-    if len(images) != len(labels):
-        raise UserError(
-            f"{FOLDER}/train_images.npy holds {len(images)} images, but train_labels.npy {len(labels)} "
-            "labels: `dvc repro download_mnist` writes both again"
-        )
+    images, labels = _load("train")
     if held_out >= len(images):
         raise UserError(
             f"params.yaml: validation_images (the model's own, or that of data) is {held_out}, but there "
@@ -46,8 +41,16 @@ def load_training(held_out: int) -> Split:
 
 
 def load_test_images() -> np.ndarray:
-    """The test images, uint8 (n, 28, 28). Their labels are for `evaluate` alone."""
+    """The test images, uint8 (n, 28, 28), as the trainers see them: without labels."""
     return _load_images("test")
+
+
+def load_test() -> tuple[np.ndarray, np.ndarray]:
+    """The test images, uint8 (n, 28, 28), and their labels, uint8 (n,), for what draws them.
+
+    Raises UserError if a file is missing or damaged.
+    """
+    return _load("test")
 
 
 def load_labels(part: str) -> np.ndarray:
@@ -73,6 +76,16 @@ def scale_levels(levels: Levels, pixel_range: tuple[float, float]) -> Levels:
     levels *= (high - low) / 255
     levels += low
     return levels
+
+
+def _load(part: str) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = _load_images(part), load_labels(part)
+    if len(images) != len(labels):
+        raise UserError(
+            f"{FOLDER}/{part}_images.npy holds {len(images)} images, but {part}_labels.npy {len(labels)} "
+            "labels: `dvc repro download_mnist` writes both again"
+        )
+    return images, labels
 
 
 def _load_images(part: str) -> np.ndarray:

@@ -36,7 +36,7 @@ Positive = Annotated[int, BeforeValidator(_no_bool), Field(gt=0, lt=2**31)]
 Threads = Annotated[int, BeforeValidator(_no_bool), Field(gt=0, le=1024)]
 Share = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, lt=1)]
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
-Rate = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, allow_inf_nan=False)]
+Rate = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=1e30, allow_inf_nan=False)]
 Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**32)]
 
 
@@ -109,6 +109,7 @@ def _file() -> dict[str, Any]:
 def _explain(key: str, error: Any, kind: Any) -> str:
     """One clause for one of pydantic's errors: where, what is there, what is allowed."""
     where = ".".join([key, *map(str, error["loc"])])
+    value = f" is {shown}" if len(shown := repr(error["input"])) <= SHOWN else ""
     match error["type"]:
         case "missing":
             return f"{where} is missing"
@@ -116,10 +117,16 @@ def _explain(key: str, error: Any, kind: Any) -> str:
             known = _section_at(kind, error["loc"][:-1]).model_fields.keys() - {"kind"}  # a layer's own name
             return f"{where} is unknown; allowed: {', '.join(sorted(known))}"
         case "value_error":
-            return f"{where} is {error['input']!r}: {error['ctx']['error']}"
+            return f"{where}{value}: {error['ctx']['error']}"
+        case "model_type":
+            return f"{where}{value}: it should be a mapping of keys to values"
     message = error["msg"].replace("Input should", "it should")
     message = message.replace("tuple", "list").replace("Tuple", "the list")
-    return f"{where} is {error['input']!r}: {message}"
+    return f"{where}{value}: {message}"
+
+
+SHOWN = 100
+"""Characters of a wrong value that a message repeats; of a longer one, such as a whole section, none."""
 
 
 def _section_at(kind: Any, place: tuple[str | int, ...]) -> type[BaseModel]:

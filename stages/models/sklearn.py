@@ -63,7 +63,8 @@ TRUSTED = [
 def build(estimator: str, arguments: dict[str, Any], seed: int) -> ClassifierMixin:
     """The classifier at the dotted path `estimator`, such as sklearn.linear_model.LogisticRegression.
 
-    It gets `arguments` and, if it draws random numbers, `seed` as its random_state. An argument may
+    It gets `arguments` and, if it draws random numbers, `seed` as its random_state, also where that is
+    null, which would mean other numbers in every run. An argument may
     itself be {estimator: dotted path, arguments: …}, so that pipelines can be built, too.
     Raises UserError if there is no such classifier or it does not know an argument.
     """
@@ -94,8 +95,10 @@ def _construct(path: str, arguments: dict[str, Any], seed: int) -> Any:
             raise UserError(
                 f"{path} has no argument {argument!r}; allowed: {', '.join(sorted(known))}{others}"
             )
-    if "random_state" in known:
-        arguments = {"random_state": seed, **arguments}
+    if "random_state" in known and arguments.get("random_state") is None:
+        arguments = {**arguments, "random_state": seed}
+    if arguments.get("memory") is not None:
+        raise UserError(f"{path}: memory would keep results where DVC does not see them; leave it out")
     try:
         return kind(**{argument: _resolve(value, seed) for argument, value in arguments.items()})
     except TypeError as error:  # an argument that it needs is missing
@@ -148,10 +151,16 @@ def shares_random_numbers(classifier: ClassifierMixin) -> bool:
 def predict_proba(classifier: ClassifierMixin, pixels: np.ndarray) -> np.ndarray:
     """Class probabilities, float64 (n, 10), of scaled images, float32 (n, 28, 28).
 
-    A class that no training image showed has probability 0.
+    A class that no training image showed has probability 0. Raises UserError if the classifier does
+    not predict those that were shown, as some do not if that is one alone.
     """
     probabilities = np.zeros((len(pixels), CLASSES))
-    probabilities[:, classifier.classes_] = classifier.predict_proba(to_rows(pixels))
+    shown = classifier.predict_proba(to_rows(pixels))
+    if shown.shape != (len(pixels), len(classifier.classes_)):
+        raise UserError(
+            f"it predicts {shown.shape[-1]} classes, but the training images show {len(classifier.classes_)}"
+        )
+    probabilities[:, classifier.classes_] = shown
     return probabilities
 
 
