@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ["OMP_WAIT_POLICY"] = "passive"  # threads that spin would keep the other worker waiting
+os.environ["GOMP_SPINCOUNT"] = "0"  # threads that spin would keep the other worker waiting
 
 import numpy as np
 import pytest

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,7 +74,11 @@ def test_after_a_kill_the_next_run_finishes_with_the_same_results(project, stage
     assert ran(dvc(project, "repro")) == []
 
 
-def test_a_stage_ends_with_the_dvc_that_started_it(project):
+@pytest.mark.parametrize("shell", ["bash", "dash"])  # gives way to the command; stays as its parent
+def test_a_stage_ends_with_the_dvc_that_started_it(project, shell, monkeypatch):
+    if not shutil.which(shell):
+        pytest.skip(f"needs {shell}")
+    monkeypatch.setenv("SHELL", shutil.which(shell))
     edit_params(project, "scratch.mlp_relu.epochs", 100_000)
     process = start(project, "repro", "--single-item", "train_scratch@mlp_relu")
     for line in process.stdout:

@@ -8,10 +8,11 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from threading import Thread
 
-STARTED_BY = os.getppid()  # before the imports that take seconds
+import psutil
 
 
 class UserError(Exception):
@@ -49,10 +50,16 @@ def _end_with_dvc() -> None:
 
     Left alone, it would write its results over those that a later run of DVC has made and recorded.
     """
+    started = psutil.Process()  # by DVC: this process, or the shell that waits for it
+    with suppress(psutil.Error):  # a parent of another user
+        while (parent := started.parent()) and "DVC_STAGE" in parent.environ():
+            started = parent
+    dvc = started.ppid()
 
     def wait() -> None:
-        while os.getppid() == STARTED_BY:
-            time.sleep(0.5)
+        with suppress(psutil.Error):  # the shell is gone
+            while started.ppid() == dvc:
+                time.sleep(0.5)
         while True:  # Python drops what is raised while it tidies up an object
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(5)

@@ -29,6 +29,11 @@ OTHERS = ("OMP_THREAD_LIMIT", "OMP_MAX_ACTIVE_LEVELS", "TF_XLA_FLAGS")
 """More variables by which results would depend on the shell. With fewer threads than it asked for
 PyTorch's convolutions are plainly wrong."""
 
+SPINS = "10000"
+"""How often a thread of OpenMP looks for the others before it sleeps. GCC's 300,000 last longer than
+a wait ever does while each has a core of its own, but beside another busy process they cost most of
+the time: boosted_trees takes several times as long."""
+
 
 def prepare() -> None:
     """Set up the numerical libraries as params.yaml says. Call it before they are imported.
@@ -86,6 +91,7 @@ def _set_variables() -> None:
     for library in ("OMP", "OPENBLAS", "MKL", "VECLIB", "NUMEXPR"):
         os.environ[f"{library}_NUM_THREADS"] = threads
     os.environ["OMP_DYNAMIC"] = os.environ["MKL_DYNAMIC"] = "FALSE"
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"  # else TensorFlow decides by processor; also much faster
     if params.read("profile", Literal["fast", "portable"]) == "portable":
         _refuse_other_processors()
