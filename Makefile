@@ -42,8 +42,7 @@ reproduce: .venv/installed
 edits: .venv/installed
 	python -m tools.edits
 
-# Writes docs/processors.md: which models are the same to the bit on which processors (all: half an hour with
-# QEMU, an hour more with Bochs).
+# Writes docs/processors.md: which models are the same to the bit on which processors (all: half an hour).
 processors: .venv/installed
 	python -m tools.processors $(MODELS)
 

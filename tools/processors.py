@@ -5,11 +5,11 @@
 
 Trains models on a few images, on this processor and on emulated ones, in both profiles, and writes
 docs/processors.md. Needs data/ (`dvc repro`) and QEMU 10 (qemu-x86_64 of Debian's package qemu-user, which
-Debian 12 has among its backports: 7.2 crashes where images are augmented). The processor with AVX-512 is
-left out where Bochs is missing: see tools/bochs.py.
+Debian 12 has among its backports: 7.2 crashes where images are augmented).
 """
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -33,18 +33,17 @@ import numpy as np
 import yaml
 
 from stages.common import results
-from tools import bochs, machine
+from tools import machine
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "processors.md"
 EMULATOR = "qemu-x86_64"
 OLDEST = 10
 EMULATED = {"Intel Haswell": "Haswell", "AMD EPYC Milan": "EPYC-Milan"}
-WITH_AVX512 = {"Intel Skylake-X": "corei7_skylake_x"}
-"""Processors and what QEMU, or Bochs, calls them."""
+"""Processors and what QEMU calls them."""
 
 PROFILES = ("portable", "fast")
-COLUMNS = [("portable", name) for name in EMULATED | WITH_AVX512] + [("fast", name) for name in EMULATED]
+COLUMNS = [(profile, name) for profile in PROFILES for name in EMULATED]
 IMAGES, TEST_IMAGES = 192, 32  # an emulated convolution is a hundred times slower
 TIMED_IMAGES, REPEATS = 6_000, 3
 HEAD = """# The same bits on other processors
@@ -53,28 +52,31 @@ Written by `make processors`: every model trained natively and on emulated proce
 predictions compared byte by byte. A number is the largest difference between two probabilities.
 
 Native: {machine}.
-Emulated by {emulators}. One epoch of {images} images; networks hold {held_out} of them out.
-The last column compares the profiles natively: one epoch of {timed} images, medians of {repeats} runs,
-which are so short that they differ by up to a third from one time to the next.
+Emulated by QEMU {emulator}, which has no AVX-512. One epoch of {images} images; networks hold {held_out} of
+them out. The fingerprint is the beginning of the SHA-256 checksum of the weights and predictions in
+`portable`, to compare with other machines that run `make processors`. The last column compares the profiles
+natively: one epoch of {timed} images, medians of {repeats} runs, which are so short that they differ by up
+to a third from one time to the next.
 
-| model | {columns} | portable: time against fast |
-| --- |{rules} --- |
+| model | portable: fingerprint | {columns} | portable: time against fast |
+| --- | --- |{rules} --- |
 """
 TAIL = """
 `portable` pins the instructions of PyTorch, MKL, oneDNN, OpenBLAS and NumPy to AVX2 and FMA:
-[stages/common/environment.py](../stages/common/environment.py). Where `fast` differs here, MKL is the cause:
-for PyTorch's matrix products it picks its kernels by the processor's vendor, and those that `portable` makes
-it use everywhere are slower. TensorFlow multiplies matrices with oneDNN, NumPy and scikit-learn with
-OpenBLAS, which go by the instructions alone; the nearest neighbours are whole numbers and cannot differ.
+[stages/common/environment.py](../stages/common/environment.py). `fast` leaves the choice to them. oneDNN,
+which multiplies and convolves for TensorFlow and convolves for PyTorch, and OpenBLAS, which multiplies for
+NumPy and scikit-learn, choose by the instructions alone; MKL, which multiplies for PyTorch, by the
+processor's maker too, and what `portable` makes it use everywhere is slower. The nearest neighbours are
+whole numbers and cannot differ.
 
 Processors' own estimates of reciprocal roots (RSQRTPS) differ between makers, and TensorFlow's batch
 normalization starts from one: [stages/models/tensorflow.py](../stages/models/tensorflow.py) divides by the
 root instead.
 
-The Skylake-X has AVX-512, which `portable` leaves alone. `fast` uses it, with instructions that Bochs does
-not all know, so it is not tried there: expect every model but the nearest neighbours and the forests to
-differ in the last digits. AMX multiplies bfloat16 and small whole numbers, so only PyTorch's
-`precision: bfloat16` could use it, which `portable` refuses.
+Neither emulated processor has AVX-512 or AMX. Where the native one does (the best of `avx2`, `avx512f` and
+`amx_tile` stands in its line), 'identical' under `portable` holds with them and without. AMX multiplies
+bfloat16 and small whole numbers, so only PyTorch's `precision: bfloat16` could use it, which `portable`
+refuses.
 """
 
 
@@ -95,8 +97,6 @@ def main() -> None:
     else:
         if not (ROOT / "data" / "train_images.npy").is_file():
             sys.exit("error: data/ is empty: run `dvc repro download_mnist` first")
-        if missing := bochs.missing():
-            print(f"no {', no '.join(WITH_AVX512)}: tools/bochs.py lacks {', '.join(missing)}", flush=True)
         kept = {} if set(chosen) == set(everything) else kept_rows(PAGE.read_text(encoding="utf-8"))
         rows = kept | new_rows(chosen)
         text = head() + "".join(rows[model] for model in everything if model in rows) + TAIL
@@ -122,8 +122,7 @@ def head() -> str:
     columns = [f"{profile}: {name}" for profile, name in COLUMNS]
     return HEAD.format(
         machine=machine.describe(),
-        emulators=f"QEMU {emulator_version()}"
-        + (f" and, with AVX-512, Bochs {bochs.version()}" if not bochs.missing() else ""),
+        emulator=emulator_version(),
         images=IMAGES,
         held_out=IMAGES // 3,
         timed=f"{TIMED_IMAGES:,}",
@@ -157,7 +156,7 @@ def new_rows(chosen: Iterable[str]) -> dict[str, str]:
 
 
 def compare_processors(folder: Path, chosen: Iterable[str]) -> dict[str, list[str]]:
-    """For each chosen model what `difference` finds, in both profiles, on each emulated processor."""
+    """For each chosen model its fingerprint in portable, and what `difference` finds in each column."""
     content, arrays = short_epoch(IMAGES, chosen), first_images(IMAGES, TEST_IMAGES)
     frameworks = frameworks_of(content)
 
@@ -170,15 +169,11 @@ def compare_processors(folder: Path, chosen: Iterable[str]) -> dict[str, list[st
         for name, processor in EMULATED.items():
             print(f"{profile}, {name}", flush=True)
             two_at_once(partial(train, project(profile, name), processor=processor), frameworks)
-    if not bochs.missing():
-        disc = folder / "disc"
-        bochs.write_disc(disc)
-        for name, processor in WITH_AVX512.items():
-            print(f"portable, {name}", flush=True)
-            start = partial(bochs.run, disc, processor, project("portable", name))
-            two_at_once(start, map(trainer, frameworks))
     pairs = [(folder / profile / "native", folder / profile / name) for profile, name in COLUMNS]
-    return {model: [difference(*pair, model) for pair in pairs] for model in models(content)}
+    return {
+        model: [fingerprint(pairs[0][0], model)] + [difference(*pair, model) for pair in pairs]
+        for model in models(content)
+    }
 
 
 def two_at_once(do: Callable[[Any], None], things: Iterable[Any]) -> None:
@@ -270,20 +265,28 @@ def models(content: dict[str, Any]) -> Iterator[str]:
     return (f"{framework}/{model}" for framework in results.FRAMEWORKS for model in content[framework])
 
 
+def fingerprint(project: Path, model: str) -> str:
+    """The beginning of the checksum of a model's weights and predictions in `project`."""
+    checksum = hashlib.sha256(b"".join(path.read_bytes() for path in trained(project, model)))
+    return f"`{checksum.hexdigest()[:12]}`"
+
+
 def difference(native: Path, emulated: Path, model: str) -> str:
     """'identical' if a model's weights and predictions are the same bytes in two projects.
 
-    Else the largest difference between two probabilities, 0 if only the weights differ; 'not tried'
-    if it was not trained in the second.
+    Else the largest difference between two probabilities, 0 if only the weights differ.
     """
-    if not emulated.exists():
-        return "not tried"
-    (weights,) = (native / "outputs" / "models").glob(f"{model}.*")
-    predictions = Path("outputs", "predictions", f"{model}.npy")
-    files = [weights.relative_to(native), predictions]
-    if all((native / file).read_bytes() == (emulated / file).read_bytes() for file in files):
+    pairs = list(zip(trained(native, model), trained(emulated, model), strict=True))
+    if all(here.read_bytes() == there.read_bytes() for here, there in pairs):
         return "identical"
-    return f"{np.abs(np.load(native / predictions) - np.load(emulated / predictions)).max():.0e}"
+    here, there = pairs[1]
+    return f"{np.abs(np.load(here) - np.load(there)).max():.0e}"
+
+
+def trained(project: Path, model: str) -> tuple[Path, Path]:
+    """The files of a model's weights and of its predictions."""
+    (weights,) = (project / "outputs" / "models").glob(f"{model}.*")
+    return weights, project / "outputs" / "predictions" / f"{model}.npy"
 
 
 if __name__ == "__main__":
