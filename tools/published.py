@@ -238,10 +238,11 @@ def programs_table(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
-def ratios(rows: Iterable[Row], means: dict[str, float]) -> str:
+def ratios(rows: Iterable[Row], accuracies: dict[str, tuple[float, float]]) -> str:
     """For each program, the fastest models that are as accurate, and that reach GOAL, as Markdown.
 
-    means: the models' accuracies over several seeds; one run's is a matter of chance.
+    accuracies: the models' means and standard deviations over several seeds; one run's is a matter of
+    chance, so the mean must be above by a standard deviation.
     """
     ours = [row for row in rows if row.name in OURS]
     lines = []
@@ -250,11 +251,12 @@ def ratios(rows: Iterable[Row], means: dict[str, float]) -> str:
             if seconds is None:
                 continue
             line = f"- {program.name}: {100 * accuracy:.4g} % after {seconds:.0f} s. "
-            equal = [row for row in ours if means[row.name] >= accuracy]
+            equal = [row for row in ours if accuracies[row.name][0] - accuracies[row.name][1] >= accuracy]
             if equal:
                 best = min(equal, key=lambda row: row.seconds)
+                mean, _ = accuracies[best.name]
                 line += (
-                    f"`{best.name}`, {100 * means[best.name]:.2f} % on average: {best.seconds:.1f} s, "
+                    f"`{best.name}`, {100 * mean:.2f} % on average: {best.seconds:.1f} s, "
                     f"{seconds / best.seconds:.1f} times as fast."
                 )
             else:
@@ -265,11 +267,14 @@ def ratios(rows: Iterable[Row], means: dict[str, float]) -> str:
 
 def page(outputs: Path, rows: list[Row]) -> str:
     """The text of docs/published.md."""
-    means = {row["model"]: float(row["accuracy_mean"]) for row in bench.read_table()}
+    accuracies = {
+        row["model"]: (float(row["accuracy_mean"]), float(row["accuracy_sd"] or 0))
+        for row in bench.read_table()
+    }
     return TEXT.format(
         reports=reports_table(outputs),
         programs=programs_table(rows),
-        ratios=ratios(rows, means),
+        ratios=ratios(rows, accuracies),
         machines="; ".join(sorted({row.machine for row in rows})),
     )
 
@@ -305,7 +310,7 @@ One run each, with seed 0; seconds of training from images in memory, without
 imports and tests. *s to 99 %* is the training until the end of the first epoch after which the program is
 right about 99 % of the test images: to look there for the epoch is to the program's advantage, so it is not
 done with ours, which are tested once, at the end. The list names, for each program at its end and at 99 %,
-the fastest of these models whose mean accuracy in speed.md is not below.
+the fastest of these models whose mean accuracy in speed.md, less its standard deviation, is not below.
 
 Where the time of `pytorch/examples` goes: `torchvision`'s data set turns every image into a picture and back
 in Python, and the convolutions, of 32 and 64 channels, see images that are not pooled yet.
