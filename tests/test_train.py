@@ -404,7 +404,10 @@ def test_what_is_saved_loads_again(tmp_path, estimator, arguments):
     np.testing.assert_array_equal(again, sklearn.predict_proba(classifier, pixels))
 
 
-@pytest.mark.parametrize("framework", ["pytorch", "tensorflow", "scratch"])
+@pytest.mark.parametrize(
+    "framework",
+    ["pytorch", pytest.param("tensorflow", marks=pytest.mark.slow), "scratch"],  # it tries for ten seconds
+)
 def test_a_network_larger_than_the_memory_is_one_line(run_stage, framework):
     model = models(framework)[0]
     architecture = load_params()[framework][model]["architecture"]
