@@ -91,7 +91,7 @@ def test_multiply_adds_count_every_product_of_a_convolution(monkeypatch):
 def test_the_published_tables_are_those_of_the_measurements(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     page, readme = bench.PAGE.read_text(encoding="utf-8"), bench.README.read_text(encoding="utf-8")
-    rows = bench.read_table()
+    rows = bench.read_table(bench.TABLE)
     assert [row["model"] for row in rows] == bench.models(), "run `make bench`"
     assert bench.markdown(rows, bench.COLUMNS) in page
     short = {head: bench.COLUMNS[head] for head in bench.README_COLUMNS}
@@ -149,7 +149,7 @@ def test_the_exponent_of_a_quadratic_growth_is_two():
 
 
 def test_the_picture_of_growth_is_drawn_of_the_committed_table():
-    table = pd.read_csv(ROOT / growth.TABLE)
+    table = pd.read_csv(ROOT / bench.GROWTH)
     drawn = Image.open(BytesIO(style.png(growth.draw, table))).convert("RGB")
     committed = Image.open(ROOT / growth.PICTURE).convert("RGB")
     assert drawn.size == committed.size

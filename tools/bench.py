@@ -38,6 +38,7 @@ from tools import machine, readme
 
 ROOT = Path(__file__).parent.parent
 TABLE = Path("docs/speed.csv")
+GROWTH = Path("docs/growth.csv")
 PAGE = Path("docs/speed.md")
 README = Path("README.md")
 BEGIN, END = "<!-- speed: written by `make bench` -->\n", "<!-- end of speed -->\n"
@@ -250,7 +251,7 @@ def matmul_gflops(size: int = 2048) -> float:
 
 def write(rows: Iterable[Row]) -> None:
     """Replace these models' rows of docs/speed.csv, in the order of params.yaml, and all made of it."""
-    known = {row["model"]: row for row in read_table()} | {row.model: asdict(row) for row in rows}
+    known = {row["model"]: row for row in read_table(TABLE)} | {row.model: asdict(row) for row in rows}
     with TABLE.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
         writer.writeheader()
@@ -259,21 +260,28 @@ def write(rows: Iterable[Row]) -> None:
 
 
 def publish() -> None:
-    """Write docs/speed.md and the README's table from docs/speed.csv."""
-    rows = read_table()
-    machines = "; ".join(sorted({row["machine"] for row in rows}))
-    PAGE.write_text(TEXT.format(table=markdown(rows, COLUMNS), machine=machines), "utf-8")
+    """Write docs/speed.md and the README's table from docs/speed.csv and docs/growth.csv."""
+    rows = read_table(TABLE)
+    text = TEXT.format(
+        table=markdown(rows, COLUMNS), machine=machines(rows), growth_machine=machines(read_table(GROWTH))
+    )
+    PAGE.write_text(text, encoding="utf-8")
     short = {head: COLUMNS[head] for head in README_COLUMNS}
     text = readme.with_table(README.read_text(encoding="utf-8"), markdown(rows, short), BEGIN, END)
     README.write_text(text, encoding="utf-8")
 
 
-def read_table() -> list[dict[str, str]]:
-    """The rows of docs/speed.csv, none if there is no such file."""
-    if not TABLE.is_file():
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of docs/speed.csv or growth.csv, none if there is no such file."""
+    if not path.is_file():
         return []
-    with TABLE.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def machines(rows: list[dict[str, str]]) -> str:
+    """The machines that measured these rows."""
+    return "; ".join(sorted({row["machine"] for row in rows}))
 
 
 COLUMNS = {
@@ -383,10 +391,12 @@ Each run is the stage itself in a process of its own, one after the other, with 
 
 ![Seconds and mebibytes against images, batch size and threads](growth.png)
 
-Written by `make growth` from [growth.csv](growth.csv). More images than the data set has are the same
-images again, which tell trees nothing new; `n^p` is the line through the seconds to train and predict for
-15,000 to 60,000 images, of which networks hold a twelfth out. Every point is one run, and equal runs on a
-shared machine mostly differ by up to a quarter, now and then by more.
+Written by `make growth` from [growth.csv](growth.csv). Measured on: {growth_machine}.
+
+More images than the data set has are the same images again, which tell trees nothing new; `n^p` is the
+line through the seconds to train and predict for 15,000 to 60,000 images, of which networks hold a
+twelfth out. Every point is one run, and equal runs on a shared machine mostly differ by up to a
+quarter, now and then by more.
 
 - An epoch of a network, a regression's step and a tree's level look at each image once: p would be 1, and is
   lower where a start and predicting the test images, which stay the same, take a good part of the time, as

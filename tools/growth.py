@@ -21,9 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from stages.pictures import style
-from tools import bench
+from tools import bench, machine
 
-TABLE = Path("docs/growth.csv")
 PICTURE = Path("docs/growth.png")
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4)
 """Of the training images; more than all are the same images again."""
@@ -55,11 +54,11 @@ def main() -> None:
     for model in NETWORKS:
         for size in BATCH_SIZES:
             rows.append(measure(model, "batch_size", data, {f"{model.replace('/', '.')}.batch_size": size}))
-    with TABLE.open("w", newline="", encoding="utf-8") as file:
+    with bench.GROWTH.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    style.save(PICTURE, draw, pd.read_csv(TABLE))
+    style.save(PICTURE, draw, pd.read_csv(bench.GROWTH))
     bench.publish()
 
 
@@ -79,6 +78,7 @@ def measure(model: str, what: str, data: Path, changes: dict[str, int]) -> dict[
         "prediction_seconds": run.prediction_seconds,
         "peak_mebibytes": round(run.peak_mebibytes),
         "validation_accuracy": last,
+        "machine": machine.describe(),
     }
     print(*row.values(), flush=True)
     return row

@@ -269,7 +269,7 @@ def page(outputs: Path, rows: list[Row]) -> str:
     """The text of docs/published.md."""
     accuracies = {
         row["model"]: (float(row["accuracy_mean"]), float(row["accuracy_sd"] or 0))
-        for row in bench.read_table()
+        for row in bench.read_table(bench.TABLE)
     }
     return TEXT.format(
         reports=reports_table(outputs),
