@@ -94,6 +94,8 @@ def test_the_published_tables_are_those_of_the_measurements(tmp_path, monkeypatc
     rows = bench.read_table(bench.TABLE)
     assert [row["model"] for row in rows] == bench.models(), "run `make bench`"
     assert bench.markdown(rows, bench.COLUMNS) in page
+    for table in (bench.TABLE, bench.GROWTH):
+        assert f"Measured on: {bench.machines(bench.read_table(table))}." in page
     short = {head: bench.COLUMNS[head] for head in bench.README_COLUMNS}
     assert bench.BEGIN + bench.markdown(rows, short) + bench.END in readme
 
