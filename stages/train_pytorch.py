@@ -49,11 +49,14 @@ class Augmentation(params.Section):
     shift: Annotated[params.Number, Field(ge=0, lt=dataset.IMAGE_SIZE)]  # pixels
 
 
+Precision = Literal["float32", "bfloat16", "auto"]
+
+
 class Settings(training.NetworkSettings):
     """A PyTorch network's entry in params.yaml."""
 
     augmentation: Augmentation | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"  # of convolutions and matrix products in training
+    precision: Precision = "float32"  # of convolutions and matrix products in training
 
     def make_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         """What updates the weights of `network`. Its learning rate is set before each step."""
@@ -66,23 +69,20 @@ def main() -> None:
     name = command.model_name(__doc__)
     settings = params.read_model(FRAMEWORK, name, Settings)
     layers = params.read(f"architectures.{settings.architecture}", architecture.Architecture)
-    if settings.precision == "bfloat16" and params.read("profile", str) == "portable":
-        raise command.UserError(
-            f"params.yaml: {FRAMEWORK}.{name}.precision is 'bfloat16', which processors compute in different "
-            "ways; allowed with profile: portable: float32"
-        )
+    model = f"{FRAMEWORK}.{name}"
     device = choose_device(params.read("device", str))
+    precision = choose_precision(settings.precision, device, params.read("profile", str), model)
     make_deterministic(params.read("seed", params.Seed), params.read("threads", params.Threads))
     data = dataset.load_training(training.held_out(settings))
     refuse_lone_image(layers, len(data.train_images), settings.batch_size, f"{FRAMEWORK}.{name}")
     test_images = dataset.scale_pixels(dataset.load_test_images(), settings.pixel_range)
 
-    model = f"{FRAMEWORK}.{name}"
-    print(f"{model} on {device}\n{architecture.describe(layers)}", flush=True)
+    place = f"{device.type}, {precision}" if precision == "bfloat16" else device.type
+    print(f"{model} on {place}\n{architecture.describe(layers)}", flush=True)
     with training.enough_memory(model, RuntimeError):
         network = pytorch.build(layers).to(device)
         with results.Stopwatch() as training_time:
-            history, losses = train(network, data, settings, model)
+            history, losses = train(network, data, settings, model, precision)
         with results.Stopwatch() as prediction_time:
             views = training.views(test_images, settings)
             probabilities = np.mean([pytorch.predict_proba(network, view) for view in views], axis=0)
@@ -94,7 +94,7 @@ def main() -> None:
         write_weights=partial(pytorch.save, network),
         parameters=sum(architecture.parameter_counts(layers)),
         training_images=len(data.train_images),
-        device=device.type,
+        device=place,
         training_time=training_time,
         prediction_time=prediction_time,
         write_history=partial(training.write_history, history),
@@ -118,6 +118,28 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
+def choose_precision(wanted: Precision, device: torch.device, profile: str, model: str) -> Precision:
+    """`float32` or `bfloat16`: `auto` is bfloat16 where `device` multiplies matrices of it in hardware.
+
+    Those are processors with AMX and CUDA's from compute capability 8.0. Others would imitate it, slowly.
+    With the profile `portable`, `auto` is float32 everywhere, and bfloat16 raises UserError.
+    """
+    if profile == "portable":
+        if wanted == "bfloat16":
+            raise command.UserError(
+                f"params.yaml: {model}.precision is 'bfloat16', which processors compute in different "
+                "ways; allowed with profile: portable: float32, auto"
+            )
+        return "float32"
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        has_units = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has_units = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
+    return "bfloat16" if has_units else "float32"
+
+
 def make_deterministic(seed: int, threads: int) -> None:
     """Let equal runs give equal bits: seed, threads, and only algorithms without races."""
     torch.manual_seed(seed)
@@ -129,9 +151,13 @@ def make_deterministic(seed: int, threads: int) -> None:
 
 
 def train(
-    network: nn.Module, data: dataset.Split, settings: Settings, model: str
+    network: nn.Module, data: dataset.Split, settings: Settings, model: str, precision: Precision = "float32"
 ) -> tuple[list[training.Epoch], torch.Tensor]:
-    """Train `network` in place and return its history and the loss of every step, float32 (steps,)."""
+    """Train `network` in place and return its history and the loss of every step, float32 (steps,).
+
+    precision: float32 or bfloat16, of convolutions and matrix products. The weights stay float32, and
+    so do predictions.
+    """
     device = next(network.parameters()).device
     images = pytorch.to_tensor(data.train_images, device)  # bytes: floats are four times as many
     labels = to_classes(data.train_labels, device)
@@ -140,7 +166,7 @@ def train(
     validation_labels = to_classes(data.validation_labels, device)
     rates = training.learning_rates(settings, len(images)).tolist()
     optimizer = settings.make_optimizer(network)
-    shortened = settings.precision == "bfloat16"  # the weights stay float32, and so do predictions
+    shortened = precision == "bfloat16"
 
     history, losses = [], []
     for number, epoch_rates in enumerate(rates, start=1):

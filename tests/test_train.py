@@ -621,8 +621,38 @@ def test_bfloat16_trains_other_weights_of_the_same_kind_that_predict_as_saved(ru
 
 def test_bfloat16_is_refused_where_the_bits_must_be_the_same_everywhere(run_stage):
     edits = {"pytorch.mlp.precision": "bfloat16", "profile": "portable"}
-    with pytest.raises(UserError, match=r"pytorch\.mlp\.precision is 'bfloat16', .*: portable: float32"):
+    with pytest.raises(UserError, match=r"pytorch\.mlp\.precision is 'bfloat16', .*: float32, auto$"):
         run_stage("train_pytorch", "mlp", **edits)
+
+
+@pytest.mark.parametrize(
+    ("device", "has_units", "profile", "chosen"),
+    [
+        ("cpu", True, "fast", "bfloat16"),
+        ("cpu", False, "fast", "float32"),
+        ("cpu", True, "portable", "float32"),
+        ("cuda", True, "fast", "bfloat16"),
+        ("cuda", False, "fast", "float32"),
+        ("mps", True, "fast", "float32"),
+    ],
+)
+def test_precision_auto_goes_by_the_units_of_the_device(monkeypatch, device, has_units, profile, chosen):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has_units})
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_units)
+    precision = train_pytorch.choose_precision("auto", torch.device(device), profile, "pytorch.mlp")
+    assert precision == chosen
+
+
+def test_precision_auto_trains_what_the_chosen_one_trains_and_the_timings_say_which(run_stage):
+    weights, places = {}, {}
+    for precision in ("float32", "bfloat16", "auto"):
+        run_stage("train_pytorch", "mlp", **{"pytorch.mlp.precision": precision, "device": "cpu"})
+        weights[precision] = results.weights("pytorch", "mlp").read_bytes()
+        timings = json.loads(results.path("timings", "pytorch", "mlp", "json").read_text())
+        places[precision] = timings["device"]
+    chosen = "bfloat16" if torch.cpu.get_capabilities().get("amx_bf16") else "float32"
+    assert weights["auto"] == weights[chosen]
+    assert places == {"float32": "cpu", "bfloat16": "cpu, bfloat16", "auto": places[chosen]}
 
 
 def test_shifted_views_are_the_image_and_its_four_neighbours(blob):
