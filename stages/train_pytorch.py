@@ -74,7 +74,7 @@ def main() -> None:
     precision = choose_precision(settings.precision, device, params.read("profile", str), model)
     make_deterministic(params.read("seed", params.Seed), params.read("threads", params.Threads))
     data = dataset.load_training(training.held_out(settings))
-    refuse_lone_image(layers, len(data.train_images), settings.batch_size, f"{FRAMEWORK}.{name}")
+    refuse_lone_image(layers, len(data.train_images), settings.batch_size, model)
     test_images = dataset.scale_pixels(dataset.load_test_images(), settings.pixel_range)
 
     place = f"{device.type}, {precision}" if precision == "bfloat16" else device.type
