@@ -407,7 +407,7 @@ quarter, now and then by more.
 - A kernel machine weighs pairs of images near the borders between digits: its p lies between 1 and 2.
 - Networks keep the images as bytes, so their memory grows little beside what the framework itself takes; the
   others work on float32 copies, several at a time, and grow with the images.
-- Small networks gain a third or less from a second thread: their steps are too short to be shared. The kernel
+- Small networks gain less than half from a second thread: their steps are too short to be shared. The kernel
   machine's solver uses one.
 """
 
