@@ -75,8 +75,9 @@ def numeric_gradient(function, array: np.ndarray, step: float = 1e-5) -> np.ndar
     return gradient
 
 
-def relative_error(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.abs(a - b).max() / max(np.abs(a).max(), np.abs(b).max(), 1e-8))
+def relative_error(a: np.ndarray, b: np.ndarray, scale: float = 1.0) -> float:
+    """scale: the size of the numbers that a and b are sums of, where these may cancel out."""
+    return float(np.abs(a - b).max() / max(np.abs(a).max(), np.abs(b).max(), 1e-8 * scale))
 
 
 @settings(max_examples=60, deadline=None)
@@ -186,8 +187,10 @@ def test_random_networks_have_the_logits_and_gradients_of_pytorch(data, seed, n)
     _, gradient = scratch.softmax_cross_entropy(logits, labels)
     network.backward(gradient)
     functional.cross_entropy(expected, torch.tensor(labels)).backward()
+    # before batch normalization a bias has no gradient, and what rounding leaves of it goes by the others
+    largest = max(1.0, *(gradient.max() for gradient in map(np.abs, network.gradients.values())))
     for name, parameter in weights.items():
-        assert relative_error(network.gradients[name], parameter.grad.numpy()) < 1e-5
+        assert relative_error(network.gradients[name], parameter.grad.numpy(), largest) < 1e-5
 
 
 @settings(max_examples=25, deadline=None)
@@ -210,14 +213,19 @@ def test_random_networks_have_the_gradients_of_finite_differences(data, seed, n)
     directions = {name: generator.normal(size=array.shape) for name, array in parameters.items()}
     expected = sum((gradients[name] * direction).sum() for name, direction in directions.items())
     norm = np.sqrt(sum((gradients[name] ** 2).sum() for name in gradients))
-    step, losses = 1e-5, []
-    for sign in (1, -1):
-        for name, array in parameters.items():
-            array += sign * step * directions[name]
-        losses.append(loss())
-        for name, array in parameters.items():
-            array -= sign * step * directions[name]
-    numeric = (losses[0] - losses[1]) / (2 * step)
+
+    def slope(step: float) -> float:
+        losses = []
+        for sign in (1, -1):
+            for name, array in parameters.items():
+                array += sign * step * directions[name]
+            losses.append(loss())
+            for name, array in parameters.items():
+                array -= sign * step * directions[name]
+        return (losses[0] - losses[1]) / (2 * step)
+
+    # batch normalization of small numbers bends the loss sharply: Richardson's two steps are exact enough
+    numeric = (4 * slope(5e-6) - slope(1e-5)) / 3
     assert abs(numeric - expected) < 1e-6 * max(norm, abs(expected), 1)
 
 
