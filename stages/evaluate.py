@@ -16,7 +16,7 @@ import pandas as pd
 
 from stages.common import command, dataset, files, params, results
 from stages.evaluation import comparison, scores
-from stages.evaluation.tables import TABLES, load_table
+from stages.evaluation.tables import HISTORY, TABLES, load_table
 
 METRICS = results.OUTPUTS / "metrics"
 ENSEMBLES = results.OUTPUTS / "ensembles"
@@ -33,7 +33,9 @@ def main() -> None:
         for model, path in find("predictions", models, "npy").items()
     }
     cards = {model: load_card(path) for model, path in find("cards", models, "json").items()}
-    histories = {model: load_table(path) for model, path in find("history", with_epochs, "csv").items()}
+    histories = {
+        model: load_table(path, HISTORY) for model, path in find("history", with_epochs, "csv").items()
+    }
     ensembles = comparison.ensembles(predictions)
     everyone = predictions | ensembles
     assessed = {model: scores.assess(labels, p) for model, p in everyone.items()}
@@ -42,7 +44,7 @@ def main() -> None:
         "summary": pd.DataFrame(
             [{"model": model, **metrics[model], **cards.get(model, {})} for model in everyone]
         ).astype({"parameters": "Int64", "training_images": "Int64"}),
-        "history": by_model(histories or {"": pd.DataFrame(columns=["epoch"])}),
+        "history": by_model(histories or {"": pd.DataFrame(columns=HISTORY)}),
         "pairs": comparison.pairs(labels, everyone),
         "contributions": comparison.contributions(labels, predictions),
     }

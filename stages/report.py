@@ -20,7 +20,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from stages.common import architecture, command, files, params, results
-from stages.evaluation.tables import LEVEL, load_table, load_tables
+from stages.evaluation.tables import LEVEL, PARITY, load_table, load_tables
 from stages.pictures import overall, style
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -29,7 +29,7 @@ PACKAGES = (
     *("torch", "tensorflow", "keras", "numpy", "scikit-learn", "lightgbm"),
     *("scipy", "pandas", "matplotlib", "dvc"),
 )
-TIMINGS = ("device", "training_seconds", "prediction_seconds")
+TIMINGS = {"device": str, "training_seconds": float, "prediction_seconds": float}
 
 OVERALL = {
     "accuracy": "Test accuracy of every model, and its error with the 95 % interval",
@@ -75,7 +75,7 @@ def main() -> None:
         "significance": significance(tables["pairs"], list(summary.index)),
         "adding": adding(tables["contributions"]),
         "harming": adding(tables["contributions"].assign(gain=-tables["contributions"].gain)),
-        "parity": records(load_table(results.OUTPUTS / "parity.csv")),
+        "parity": records(load_table(results.OUTPUTS / "parity.csv", PARITY)),
         "pictures": pictures(PLOTS / "overall", OVERALL) | speed_picture(summary),
         "models": models(list(summary.index), tables),
     }
@@ -105,7 +105,7 @@ def load_seconds() -> pd.DataFrame:
             path = folder / framework / f"{name}.json"
             with files.reading(path, "holds no seconds of a model"):
                 timings = json.loads(path.read_text(encoding="utf-8"))
-                rows[f"{framework}/{name}"] = {key: timings[key] for key in TIMINGS}
+                rows[f"{framework}/{name}"] = {key: kind(timings[key]) for key, kind in TIMINGS.items()}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

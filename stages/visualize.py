@@ -16,7 +16,7 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from stages.common import command, dataset, files, results
-from stages.evaluation.tables import LEVEL, load_table, load_tables
+from stages.evaluation.tables import EMBEDDING, LEVEL, load_table, load_tables
 from stages.pictures import overall, single, style
 
 PLOTS = results.OUTPUTS / "plots"
@@ -69,7 +69,8 @@ def overall_pictures(
     """The pictures of the data and of all models together."""
     summary = tables["summary"].set_index("model")
     yield "overall/samples.png", overall.draw_samples, *sample_each_digit(columns=10), 10
-    yield "overall/embedding.png", overall.draw_embedding, load_table(results.OUTPUTS / "embedding.csv")
+    embedding = load_table(results.OUTPUTS / "embedding.csv", EMBEDDING)
+    yield "overall/embedding.png", overall.draw_embedding, embedding
     yield "overall/accuracy.png", overall.draw_accuracies, tables["summary"]
     for quantity in ("loss", "accuracy") if len(tables["history"]) else ():
         yield f"overall/training_{quantity}.png", overall.draw_curves, tables["history"], quantity

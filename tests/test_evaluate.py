@@ -9,6 +9,7 @@ from conftest import LABELS, TEST, few_names, right, tiny_params, write_params
 
 from stages.common import results
 from stages.common.command import UserError
+from stages.evaluation.tables import COLUMNS, load_table
 
 
 def test_every_model_and_ensemble_gets_its_metrics_and_a_row_in_every_table(trained, run_stage, capsys):
@@ -24,12 +25,9 @@ def test_every_model_and_ensemble_gets_its_metrics_and_a_row_in_every_table(trai
         assert metrics["accuracy"] == pytest.approx(1 - number / TEST)
         assert metrics["accuracy_low"] < metrics["accuracy"] < metrics["accuracy_high"]
     tables = {p.stem: pd.read_csv(p) for p in (trained / "outputs/tables").iterdir()}
-    assert set(tables) == {
-        "summary", "confusion", "history", "per_digit", "roc", "calibration", "pairs", "contributions",
-    }  # fmt: skip
+    assert {name: tuple(table.columns) for name, table in tables.items()} == COLUMNS
     for name in ("summary", "confusion", "per_digit", "roc", "calibration"):
         assert list(tables[name].model.unique()) == everyone
-        assert tables[name].columns[0] == "model"
     assert list(tables["contributions"].model) == names
     assert len(tables["pairs"]) == len(everyone) * (len(everyone) - 1) / 2
     assert tables["summary"].parameters.dropna().tolist() == list(range(1, len(names) + 1))
@@ -87,6 +85,10 @@ def test_one_model_alone_is_evaluated_and_drawn(trained, run_stage):
             lambda path: results.path("history", "pytorch", "linear", "csv").write_text(""),
             r"history/pytorch/linear\.csv is no CSV table",
         ),
+        (
+            lambda path: results.path("history", "pytorch", "linear", "csv").write_text("epoch\n1\n"),
+            r"history/pytorch/linear\.csv is no CSV table .*not found.*'train_loss'",
+        ),
         (lambda path: np.save("data/test_labels.npy", LABELS + 1), r"test_labels\.npy holds the label 10"),
     ],
 )
@@ -97,3 +99,24 @@ def test_a_wrong_file_is_named_and_earlier_results_stay(trained, run_stage, alte
     with pytest.raises(UserError, match=complaint):
         run_stage("evaluate")
     assert {path: path.read_bytes() for path in (trained / "outputs/metrics").rglob("*.json")} == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "model,digit,auc\na/b,seven,0.5\n",
+        "model,digit,auc\na/b,7.5,0.5\n",
+        "model,digit,auc\na/b,,0.5\n",
+        "model,digit,auc\na/b,7,high\n",
+        "model,digit\na/b,7\n",
+        "\0",
+    ],
+)
+def test_a_table_holds_its_columns_and_numbers_where_they_belong(tmp_path, content):
+    columns = ("model", "digit", "auc")
+    path = tmp_path / "table.csv"
+    path.write_text("more,model,digit,auc\n0,a/b,7,0.5\n0,c/d,8,\n")
+    assert load_table(path, columns).fillna(-1).values.tolist() == [["a/b", 7, 0.5], ["c/d", 8, -1]]
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"table\.csv is no CSV table as `dvc repro` writes it: "):
+        load_table(path, columns)

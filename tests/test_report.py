@@ -12,6 +12,8 @@ from conftest import ROOT, command, dvc, few_names
 from playwright.sync_api import sync_playwright
 
 from stages import plots_page, report
+from stages.common import results
+from stages.common.command import UserError
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 browser_needed = pytest.mark.skipif(
@@ -193,6 +195,21 @@ def test_the_report_says_what_the_tables_say(trained, run_stage):
     assert "PyTorch: 99.00% test accuracy" in resume
     assert "NumPy, written from scratch: 97.00%" in resume
     assert "5 classifiers" in resume
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        ({"training_seconds": "long"}, "could not convert string to float: 'long'"),
+        ({"prediction_seconds": None}, "'NoneType'"),
+    ],
+)
+def test_seconds_that_are_no_numbers_are_refused_with_the_files_name(trained, run_stage, damage, complaint):
+    run_stage("evaluate")
+    path = results.path("timings", "pytorch", "linear", "json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    with pytest.raises(UserError, match=rf"pytorch/linear\.json holds no seconds of a model: .*{complaint}"):
+        run_stage("report")
 
 
 def test_a_real_difference_is_told_from_chance():

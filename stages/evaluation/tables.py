@@ -8,17 +8,53 @@ from stages.common import files, results
 
 TABLES = results.OUTPUTS / "tables"
 """Where `evaluate` leaves what it finds."""
-NAMES = ("summary", "confusion", "history", "per_digit", "roc", "calibration", "pairs", "contributions")
+HISTORY = (
+    *("epoch", "learning_rate", "train_loss", "train_accuracy"),
+    *("validation_loss", "validation_accuracy"),
+)
+EMBEDDING = ("image", "digit", "pca_1", "pca_2", "tsne_1", "tsne_2")
+PARITY = ("model", "carried_to", "difference", "other_digits", "ties")
+COLUMNS = {
+    "summary": (
+        *("model", "accuracy", "accuracy_low", "accuracy_high", "log_loss", "macro_f1", "macro_auc"),
+        *("calibration_error", "brier_score", "parameters", "training_images"),
+    ),
+    "confusion": ("model", "truth", "prediction", "count", "share"),
+    "history": ("model", *HISTORY),
+    "per_digit": ("model", "digit", "precision", "recall", "f1", "auc", "support"),
+    "roc": ("model", "digit", "false_positive_rate", "true_positive_rate"),
+    "calibration": (
+        *("model", "low", "high", "images", "confidence"),
+        *("accuracy", "accuracy_low", "accuracy_high"),
+    ),
+    "pairs": (
+        *("model", "other", "only_model", "only_other", "agreement"),
+        *("difference", "difference_low", "difference_high", "p", "p_holm"),
+    ),
+    "contributions": ("model", "accuracy_without", "gain", "gained", "lost", "p", "p_holm"),
+}
+"""The tables that `evaluate` leaves, and what is in them."""
+TEXTS = {"model", "other", "carried_to"}
+WHOLE = {
+    *("epoch", "image", "digit", "truth", "prediction", "count", "support", "images"),
+    *("only_model", "only_other", "gained", "lost", "other_digits", "ties"),
+}
+"""Columns of whole numbers. Those that are neither are float64, empty cells nan."""
 LEVEL = 0.05
 """A difference with a smaller corrected p (`p_holm`) is called real."""
 
 
-def load_table(path: Path) -> pd.DataFrame:
-    """The table in a file. Raises UserError, naming the file, if it is missing or holds none."""
-    with files.reading(path, "is no CSV table"):
-        return pd.read_csv(path)
+def load_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    """These columns of the table in a file.
+
+    Raises UserError, naming the file, if it is missing, lacks one of them or holds anything but numbers
+    where they belong.
+    """
+    types = {name: str if name in TEXTS else int if name in WHOLE else float for name in columns}
+    with files.reading(path, "is no CSV table as `dvc repro` writes it"):
+        return pd.read_csv(path, usecols=list(columns), dtype=types)
 
 
 def load_tables() -> dict[str, pd.DataFrame]:
     """All that `evaluate` left, by the tables' names."""
-    return {name: load_table(TABLES / f"{name}.csv") for name in NAMES}
+    return {name: load_table(TABLES / f"{name}.csv", columns) for name, columns in COLUMNS.items()}
