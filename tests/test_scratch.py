@@ -255,6 +255,15 @@ def test_optimizers_take_the_steps_of_pytorch(ours, theirs, options):
         np.testing.assert_allclose(layer.parameters[name], tensor.detach().numpy(), rtol=1e-9)
 
 
+@pytest.mark.parametrize("shape", [(64, 28, 28, 3), (1, 1, 1, 2), (7, 5)])
+def test_sums_over_many_pixels_keep_the_digits_of_float32(shape):
+    x = np.random.default_rng(0).random(shape, np.float32)
+    exact = x.reshape(-1, shape[-1]).astype(float).sum(axis=0)
+    assert scratch.sum_of_channels(x) == pytest.approx(exact, rel=1e-6)  # all in a row: 5e-6
+    assert scratch.mean_of_channels(x) == pytest.approx(exact / (x.size // shape[-1]), rel=1e-6)
+    assert scratch.mean_of_channels(x).dtype == np.float32
+
+
 def test_everything_stays_in_float32():
     layers = TypeAdapter(Architecture).validate_python(
         [

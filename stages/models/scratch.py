@@ -44,6 +44,22 @@ class Layer:
         raise NotImplementedError
 
 
+def sum_of_channels(x: np.ndarray) -> np.ndarray:
+    """Σ x over all axes but the last: (…, channels) → (channels,).
+
+    One axis is summed after the other: tens of thousands of float32 added in a row would lose two digits
+    more, and take longer.
+    """
+    while x.ndim > 1:
+        x = x.sum(axis=0)
+    return x
+
+
+def mean_of_channels(x: np.ndarray) -> np.ndarray:
+    """The mean of x over all axes but the last: (…, channels) → (channels,)."""
+    return sum_of_channels(x) / (x.size // x.shape[-1])
+
+
 class Dense(Layer):
     """y = x W + b.
 
@@ -59,7 +75,7 @@ class Dense(Layer):
         return x @ self.parameters["weights"] + self.parameters["biases"]
 
     def differentiate(self, g: np.ndarray) -> None:
-        self.gradients = {"weights": self.x.T @ g, "biases": g.sum(axis=0)}
+        self.gradients = {"weights": self.x.T @ g, "biases": sum_of_channels(g)}
 
     def backward(self, g: np.ndarray) -> np.ndarray:  # (n, units) → (n, inputs)
         return g @ self.parameters["weights"].T
@@ -92,13 +108,14 @@ class Conv2D(Layer):
         windows = windows[:, ::s, ::s].transpose(0, 1, 2, 4, 5, 3)  # (n, r', c', k, k, channels)
         self.padded_shape, self.output_shape = padded.shape, windows.shape[:3]
         self.rows = windows.reshape(-1, weights[..., 0].size)  # a copy: (n·r'·c', k·k·channels)
-        y = self.rows @ weights.reshape(-1, weights.shape[-1]) + self.parameters["biases"]
+        y = self.rows @ weights.reshape(-1, weights.shape[-1])
+        y += self.parameters["biases"]
         return y.reshape(*self.output_shape, -1)
 
     def differentiate(self, g: np.ndarray) -> None:
         shape = self.parameters["weights"].shape
         flat = g.reshape(-1, shape[-1])  # (n·r'·c', filters)
-        self.gradients = {"weights": (self.rows.T @ flat).reshape(shape), "biases": flat.sum(axis=0)}
+        self.gradients = {"weights": (self.rows.T @ flat).reshape(shape), "biases": sum_of_channels(g)}
 
     def backward(self, g: np.ndarray) -> np.ndarray:
         # (n, r', c', filters) → (n, r, c, channels)
@@ -229,8 +246,8 @@ class BatchNorm(Layer):
     def forward(self, x: np.ndarray, training: bool) -> np.ndarray:  # (…, channels) → (…, channels)
         mean, variance = self.running["mean"], self.running["variance"]
         if training:
-            axes = tuple(range(x.ndim - 1))
-            batch_mean, batch_variance = x.mean(axis=axes), x.var(axis=axes)
+            batch_mean = mean_of_channels(x)
+            batch_variance = mean_of_channels((x - batch_mean) ** 2)
             mean += (1 - architecture.MOMENTUM) * (batch_mean - mean)
             variance += (1 - architecture.MOMENTUM) * (batch_variance - variance)
             mean, variance = batch_mean, batch_variance
@@ -239,12 +256,10 @@ class BatchNorm(Layer):
         return self.parameters["scale"] * self.normal + self.parameters["shift"]
 
     def differentiate(self, g: np.ndarray) -> None:
-        axes = tuple(range(g.ndim - 1))
-        self.gradients = {"scale": (g * self.normal).sum(axis=axes), "shift": g.sum(axis=axes)}
+        self.gradients = {"scale": sum_of_channels(g * self.normal), "shift": sum_of_channels(g)}
 
     def backward(self, g: np.ndarray) -> np.ndarray:
-        axes = tuple(range(g.ndim - 1))
-        centred = g - g.mean(axis=axes) - self.normal * (g * self.normal).mean(axis=axes)
+        centred = g - mean_of_channels(g) - self.normal * mean_of_channels(g * self.normal)
         return self.parameters["scale"] / self.deviation * centred
 
 

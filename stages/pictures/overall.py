@@ -40,6 +40,7 @@ def draw_accuracies(summary: pd.DataFrame) -> Figure:
     patches = bars.barh(rows.model, 100 * rows.accuracy, color=colours)
     bars.bar_label(patches, [f"{a:.2%}" for a in rows.accuracy], padding=4, fontsize=9)
     bars.set(xlim=(0, 118), xticks=range(0, 101, 20), xlabel="accuracy (%)", title="Test accuracy")
+    bars.set_ylim(-0.8, len(rows) - 0.2)
     bars.set_ylabel("model")
     bars.grid(axis="y", visible=False)
 
@@ -198,6 +199,7 @@ def draw_contributions(contributions: pd.DataFrame, accuracy: float, level: floa
     axis.axvline(0, color="black", linewidth=0.8)
     axis.grid(axis="y", visible=False)
     axis.set(
+        ylim=(-0.8, len(rows) - 0.2),
         xlabel=f"gain of accuracy by the model (percentage points); * real (corrected p < {level:g})",
         ylabel="model",
         title=f"What each model adds to the mean of all ({accuracy:.2%})",
