@@ -222,6 +222,13 @@ def test_numbers_of_another_type_are_no_weights(run_stage):
             {"arguments": {"n_neighbors": {"estimator": "sklearn.svm.SVC", "arguments": {"c": 1}}}},
             "sklearn.svm.SVC has no argument 'c'; allowed: C, break_ties",
         ),
+        (
+            {
+                "estimator": "sklearn.ensemble.BaggingClassifier",
+                "arguments": {"estimator": "sklearn.svm.SVC"},
+            },
+            r"BaggingClassifier: its estimator is 'sklearn.svm.SVC'; allowed: \{estimator: a dotted path",
+        ),
         ({"arguments": {"n_neighbours": 3}}, "no argument 'n_neighbours'; allowed: n_neighbors"),
         ({"arguments": {"n_neighbors": 0}}, r"params\.yaml: sklearn\.knn_3: .*'n_neighbors'.*Got 0"),
         ({"pixel_range": [0, 1]}, "whole numbers from 0 to 255: let pixel_range be"),

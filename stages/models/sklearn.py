@@ -99,8 +99,14 @@ def _construct(path: str, arguments: dict[str, Any], seed: int) -> Any:
         arguments = {**arguments, "random_state": seed}
     if arguments.get("memory") is not None:
         raise UserError(f"{path}: memory would keep results where DVC does not see them; leave it out")
+    arguments = {argument: _resolve(value, seed) for argument, value in arguments.items()}
+    inner = arguments.get("estimator")
+    if inner is not None and not hasattr(inner, "fit"):
+        raise UserError(
+            f"{path}: its estimator is {inner!r}; allowed: {{estimator: a dotted path, arguments: …}}"
+        )
     try:
-        return kind(**{argument: _resolve(value, seed) for argument, value in arguments.items()})
+        return kind(**arguments)
     except TypeError as error:  # an argument that it needs is missing
         raise UserError(f"{path}: {error}") from None
 
