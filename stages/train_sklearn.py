@@ -13,8 +13,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from stages.common import environment
 
@@ -37,6 +38,7 @@ STAGES = Path(__file__).parent
 class Settings(params.Section):
     """A classifier's entry in params.yaml."""
 
+    library: Literal["sklearn", "lightgbm", "neighbors"]  # the module of models/ that the estimator needs
     estimator: str
     pixel_range: params.PixelRange
     arguments: dict[str, Any]
@@ -53,8 +55,9 @@ def main() -> None:
     train_pixels = prepare(data.train_images, settings)
     test_pixels = prepare(dataset.load_test_images(), settings)
 
+    library = import_module(f"stages.models.{settings.library}")
     with naming(f"{FRAMEWORK}.{name}"):
-        classifier = sklearn.build(settings.estimator, settings.arguments, seed)
+        classifier = sklearn.build(settings.estimator, settings.arguments, seed, library)
         print(f"{FRAMEWORK}.{name} on cpu\n  {' '.join(repr(classifier).split())}", flush=True)
         with results.Stopwatch() as training_time:
             train(classifier, train_pixels, data.train_labels, threads)
@@ -67,7 +70,7 @@ def main() -> None:
             FRAMEWORK,
             name,
             probabilities=probabilities,
-            write_weights=partial(sklearn.save, classifier),
+            write_weights=partial(sklearn.save, classifier, library=library),
             parameters=sklearn.parameter_count(classifier),
             training_images=len(data.train_images),
             device="cpu",

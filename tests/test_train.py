@@ -1,6 +1,7 @@
 """Every model of params.yaml, trained for one epoch on tiny data by the real stages."""
 
 import csv
+import itertools
 import json
 import math
 import os
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,7 @@ import pytest
 import torch
 from conftest import ROOT, TEST, TRAIN, command, load_params, models, tiny_arrays
 from pydantic import TypeAdapter
+from safetensors.numpy import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -24,10 +27,11 @@ from stages import train_pytorch
 from stages.common import dataset, params, results, training
 from stages.common.architecture import Architecture
 from stages.common.command import UserError
-from stages.models import pytorch, scratch, sklearn, tensorflow
+from stages.models import lightgbm, pytorch, scratch, sklearn, tensorflow
 
 NETWORKS = [(f, name) for f in ("pytorch", "tensorflow", "scratch") for name in models(f)]
 EVERY = [*NETWORKS, *(("sklearn", name) for name in models("sklearn"))]
+build = partial(sklearn.build, library=sklearn)
 MODULES = {"pytorch": pytorch, "tensorflow": tensorflow, "scratch": scratch}
 
 
@@ -73,7 +77,8 @@ def test_a_model_learns_repeats_and_comes_back_from_its_file(run_stage, framewor
 
     path = results.weights(framework, model)
     if framework == "sklearn":
-        loaded, predict = sklearn.load(path), sklearn.predict_proba
+        library = import_module(f"stages.models.{settings['library']}")
+        loaded, predict = sklearn.load(path, library), sklearn.predict_proba
     else:
         layers = params.read(f"architectures.{settings['architecture']}", Architecture)
         loaded, predict = MODULES[framework].load(layers, path), MODULES[framework].predict_proba
@@ -130,8 +135,13 @@ def test_a_network_trains_on_all_images_when_none_are_held_out(run_stage, framew
     assert float(row["train_loss"]) > 0
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("framework", ["pytorch", "tensorflow", "scratch"])
+@pytest.mark.parametrize(
+    ("framework", "optimizer"),
+    [
+        *itertools.product(["pytorch", "tensorflow", "scratch"], ["sgd", "adam"]),
+        ("pytorch", "muon"),
+    ],
+)
 def test_a_diverging_network_is_named_with_its_epoch_and_writes_nothing(run_stage, framework, optimizer):
     model = models(framework)[-1]
     entry = f"{framework}.{model}"
@@ -147,6 +157,18 @@ def test_a_diverging_network_is_named_with_its_epoch_and_writes_nothing(run_stag
             },
         )
     assert not results.OUTPUTS.exists()
+
+
+@pytest.mark.parametrize("layers", [[{"dense": 10}], [{"dense": 8}, "batch_norm", "relu", {"dense": 10}]])
+def test_muon_moves_every_weight_of_networks_with_hidden_layers_and_without(run_stage, layers):
+    run_stage(
+        "train_pytorch", "linear", **{"architectures.linear": layers, "pytorch.linear.optimizer": "muon"}
+    )
+    trained = load_file(results.weights("pytorch", "linear"))
+    torch.manual_seed(load_params()["seed"])
+    network = pytorch.build(TypeAdapter(Architecture).validate_python(layers))
+    for name, first in network.named_parameters():
+        assert not np.array_equal(trained[name], first.detach().numpy()), name
 
 
 @pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
@@ -208,10 +230,18 @@ def test_numbers_of_another_type_are_no_weights(run_stage):
     [
         (
             {"estimator": "os.system"},
-            "'os.system' is unknown; allowed: the dotted path of a class in sklearn",
+            "'os.system' is unknown; allowed with library: neighbors is the dotted path of a class in sk",
         ),
         ({"estimator": "sklearn.neighbors.KNN"}, "'sklearn.neighbors.KNN' is unknown; allowed"),
         ({"estimator": "sklearn.linear_model.LinearRegression", "arguments": {}}, "is no classifier"),
+        (
+            {"library": "xgboost"},
+            r"sklearn\.knn_3\.library is 'xgboost': .*'sklearn', 'lightgbm' or 'neighbors'",
+        ),
+        (
+            {"estimator": "lightgbm.LGBMClassifier"},
+            "'lightgbm.LGBMClassifier' is unknown; allowed with library: neighbors is the dotted path",
+        ),
         ({"estimator": "stages.models.neighbors.KNN"}, "'stages.models.neighbors.KNN' is unknown; allowed"),
         ({"arguments": {"n_neighbors": {"estimator": "os.system"}}}, "'os.system' is unknown; allowed"),
         (
@@ -238,11 +268,15 @@ def test_numbers_of_another_type_are_no_weights(run_stage):
             "Pipeline: .*missing 1 required .*'steps'",
         ),
         (
-            {"estimator": "lightgbm.LGBMClassifier", "arguments": {"n_estimater": 3}},
-            "LGBMClassifier has no argument 'n_estimater'; allowed: boosting_type, .* and LightGBM's own",
+            {"library": "lightgbm", "estimator": "lightgbm.LGBMClassifier", "arguments": {"n_estimater": 3}},
+            "LGBMClassifier has no argument 'n_estimater'; allowed: boosting_type, .* and lightgbm's own",
         ),
         (
-            {"estimator": "lightgbm.LGBMClassifier", "arguments": {"learning_rate": -1, "verbose": -1}},
+            {
+                "library": "lightgbm",
+                "estimator": "lightgbm.LGBMClassifier",
+                "arguments": {"learning_rate": -1, "verbose": -1},
+            },
             r"params\.yaml: sklearn\.knn_3: LightGBMError: .*learning_rate",
         ),
         ({"arguments": {"n_neighbors": True}}, "'n_neighbors' must be a whole number from 1"),
@@ -268,7 +302,7 @@ def test_an_impossible_estimator_is_refused(run_stage, edits, complaint):
 
 def test_without_a_random_state_of_its_own_a_classifier_gets_the_pipelines_seed():
     for arguments, expected in (({}, 3), ({"random_state": None}, 3), ({"random_state": 0}, 0)):
-        classifier = sklearn.build("sklearn.ensemble.RandomForestClassifier", arguments, seed=3)
+        classifier = build("sklearn.ensemble.RandomForestClassifier", arguments, seed=3)
         assert classifier.random_state == expected
 
 
@@ -302,7 +336,7 @@ LINEAR_MACHINE = {"estimator": "sklearn.svm.LinearSVC", "arguments": {"loss": "h
 )
 @pytest.mark.filterwarnings("ignore")  # some machines do not converge
 def test_parts_fitted_side_by_side_repeat_to_the_bit(run_stage, estimator, arguments):
-    entry = {"estimator": estimator, "pixel_range": [0, 1], "arguments": arguments}
+    entry = {"library": "sklearn", "estimator": estimator, "pixel_range": [0, 1], "arguments": arguments}
     edits = {"sklearn.random_forest": entry}
     run_stage("train_sklearn", "random_forest", **edits)
     first = outputs("sklearn", "random_forest")
@@ -312,7 +346,7 @@ def test_parts_fitted_side_by_side_repeat_to_the_bit(run_stage, estimator, argum
 
 
 def test_probabilities_that_do_not_sum_to_one_are_refused(run_stage):
-    entry = {"estimator": "lightgbm.LGBMClassifier", "pixel_range": [0, 255]}
+    entry = {"library": "lightgbm", "estimator": "lightgbm.LGBMClassifier", "pixel_range": [0, 255]}
     entry["arguments"] = {"objective": "multiclassova", "n_estimators": 2, "verbose": -1}
     with pytest.raises(UserError, match=r"^params\.yaml: sklearn\.knn_3: its probabilities do not sum to 1"):
         run_stage("train_sklearn", "knn_3", **{"sklearn.knn_3": entry})
@@ -334,32 +368,30 @@ def test_parameters_are_counted_in_every_part_of_a_classifier():
         ("sklearn.naive_bayes.GaussianNB", {}, None),
     ]
     for estimator, arguments, expected in cases:
-        classifier = sklearn.build(estimator, arguments, seed=0).fit(rows, labels)
+        library = lightgbm if estimator.startswith("lightgbm") else sklearn
+        classifier = build(estimator, arguments, seed=0, library=library).fit(rows, labels)
         assert sklearn.parameter_count(classifier) == expected, estimator
-    calibrated = sklearn.build(
+    calibrated = build(
         "sklearn.calibration.CalibratedClassifierCV",
         {"estimator": pipeline, "ensemble": False, "cv": 2},
         seed=0,
     )
     assert sklearn.parameter_count(calibrated.fit(rows, labels)) == (4 * 9 + 9) + (3 * 4 + 3)
-    machine = sklearn.build("sklearn.svm.SVC", {"probability": True, "kernel": "linear"}, seed=0)
+    machine = build("sklearn.svm.SVC", {"probability": True, "kernel": "linear"}, seed=0)
     vectors = len(machine.fit(rows, labels).support_)
     assert sklearn.parameter_count(machine) == vectors * 9 + 2 * vectors + 3
     stump = {"estimator": "sklearn.tree.DecisionTreeClassifier", "arguments": {"max_depth": 1}}
     stack = {"estimators": [["stump", stump]], "final_estimator": regression, "cv": 2}
-    stacked = sklearn.build("sklearn.ensemble.StackingClassifier", stack, seed=0).fit(rows, labels)
+    stacked = build("sklearn.ensemble.StackingClassifier", stack, seed=0).fit(rows, labels)
     assert sklearn.parameter_count(stacked) == 3 + (3 * 3 + 3)
     search = {"estimator": stump, "param_grid": {"max_depth": [1]}, "cv": 2}
-    best = sklearn.build("sklearn.model_selection.GridSearchCV", search, seed=0).fit(rows, labels)
+    best = build("sklearn.model_selection.GridSearchCV", search, seed=0).fit(rows, labels)
     assert sklearn.parameter_count(best) == 3
     boosting = {"n_estimators": 4, "max_depth": 1}
-    boosted = sklearn.build("sklearn.ensemble.GradientBoostingClassifier", boosting, seed=0)
+    boosted = build("sklearn.ensemble.GradientBoostingClassifier", boosting, seed=0)
     assert sklearn.parameter_count(boosted.fit(rows, labels)) == 4 * 3 * 3
     steps = {"steps": [["nothing", "passthrough"], ["regression", regression]]}
-    assert (
-        sklearn.parameter_count(sklearn.build("sklearn.pipeline.Pipeline", steps, 0).fit(rows, labels))
-        is None
-    )
+    assert sklearn.parameter_count(build("sklearn.pipeline.Pipeline", steps, 0).fit(rows, labels)) is None
 
 
 def test_a_class_that_no_training_image_shows_has_probability_zero(run_stage, workspace):
@@ -403,11 +435,11 @@ FEW_COMPONENTS = {
 @pytest.mark.filterwarnings("ignore")  # two epochs do not converge, no image is without a label
 def test_what_is_saved_loads_again(tmp_path, estimator, arguments):
     arrays = tiny_arrays()
-    classifier = sklearn.build(estimator, arguments, seed=0)
+    classifier = build(estimator, arguments, seed=0)
     sklearn.fit(classifier, arrays["train_images"].astype(np.float32) / 255, arrays["train_labels"])
-    sklearn.save(classifier, path := tmp_path / "classifier.skops")
+    sklearn.save(classifier, path := tmp_path / "classifier.skops", sklearn)
     pixels = arrays["test_images"].astype(np.float32) / 255
-    again = sklearn.predict_proba(sklearn.load(path), pixels)
+    again = sklearn.predict_proba(sklearn.load(path, sklearn), pixels)
     np.testing.assert_array_equal(again, sklearn.predict_proba(classifier, pixels))
 
 
@@ -438,7 +470,7 @@ def test_a_skops_file_that_wants_other_code_is_refused(tmp_path):
     (tmp_path / "c.skops").write_bytes(b"PK")
     for name in "abc":
         with pytest.raises(UserError, match=rf"{name}\.skops"):
-            sklearn.load(tmp_path / f"{name}.skops")
+            sklearn.load(tmp_path / f"{name}.skops", sklearn)
     assert not (tmp_path / "executed").exists()
 
 
@@ -502,10 +534,10 @@ def test_damaged_weights_are_read_or_refused_but_nothing_else_happens(tmp_path, 
 
 
 def test_a_damaged_classifier_is_read_or_refused_but_nothing_else_happens(tmp_path):
-    classifier = sklearn.build("sklearn.linear_model.LogisticRegression", {}, seed=0)
+    classifier = build("sklearn.linear_model.LogisticRegression", {}, seed=0)
     classifier.fit(np.eye(10, dtype=np.float32), np.arange(10))
-    sklearn.save(classifier, path := tmp_path / "classifier.skops")
-    assert damage(path, lambda: sklearn.load(path), times=200) > 50
+    sklearn.save(classifier, path := tmp_path / "classifier.skops", sklearn)
+    assert damage(path, lambda: sklearn.load(path, sklearn), times=200) > 50
 
 
 def damage(path: Path, load: Callable[[], object], times: int) -> int:
@@ -778,7 +810,7 @@ def without_system(name, *arguments, **options):
         raise OSError("hidden")
     return real(name, *arguments, **options)
 ctypes.CDLL = without_system
-from stages.models import sklearn
+from stages.models import lightgbm
 print(open("/proc/self/maps").read())
 """
     assert "torch/lib/libgomp.so.1" in output_of(hiding)

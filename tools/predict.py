@@ -91,7 +91,8 @@ def predict(framework: str, name: str, images: np.ndarray) -> np.ndarray:
     library = import_module(f"stages.models.{framework}")
     settings = params.read_model(framework, name, stage.Settings)
     if framework == "sklearn":
-        return library.predict_proba(library.load(path), stage.prepare(images, settings))
+        classifier = library.load(path, import_module(f"stages.models.{settings.library}"))
+        return library.predict_proba(classifier, stage.prepare(images, settings))
     layers = params.read(f"architectures.{settings.architecture}", Architecture)
     network = library.load(layers, path)
     views = training.views(dataset.scale_pixels(images, settings.pixel_range), settings)

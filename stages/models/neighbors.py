@@ -1,4 +1,7 @@
-"""k nearest neighbours among images, exactly and several times faster than comparing all pixels."""
+"""k nearest neighbours among images, exactly and several times faster than comparing all pixels.
+
+PACKAGE, TRUSTED and ARGUMENTS are what models/sklearn.py must know of it.
+"""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +12,10 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import ThreadpoolController
+
+PACKAGE = __name__
+TRUSTED = [f"{__name__}.ExactNeighbors"]
+ARGUMENTS: frozenset[str] = frozenset()
 
 DIMENSIONS = 96
 SAMPLE = 10_000

@@ -1,16 +1,19 @@
-"""Classifiers of scikit-learn and LightGBM: build, predict, save, load. Models are .skops files."""
+"""Classifiers with scikit-learn's interface: build, predict, save, load. Models are .skops files.
 
-import ctypes
+A model's `library` names the module beside this one from which its classifier comes, or this one:
+PACKAGE is where its classes lie, TRUSTED what files of them hold, and ARGUMENTS what its
+classifiers take beside what their signatures name. scikit-learn's classes go with every library.
+"""
+
 import io
 import json
-import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
-from importlib.metadata import distribution
 from inspect import Parameter, signature
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,24 +23,12 @@ from stages.common import files
 from stages.common.command import UserError
 from stages.common.dataset import CLASSES
 from stages.common.environment import without
-from stages.models import neighbors
-
-if sys.platform == "linux":
-    # LightGBM wants the system's libgomp, which slim systems lack; PyTorch brings one.
-    try:
-        ctypes.CDLL("libgomp.so.1")
-    except OSError:
-        with suppress(OSError):
-            ctypes.CDLL(str(distribution("torch").locate_file("torch/lib/libgomp.so.1")), ctypes.RTLD_GLOBAL)
 
 with without("torch"):  # skops walks through all of scikit-learn, a corner of which imports it
     import skops.io
 
-LIBRARIES = ("sklearn", "lightgbm")
+PACKAGE = "sklearn"
 TRUSTED = [
-    "collections.OrderedDict",
-    "lightgbm.basic.Booster",
-    "lightgbm.sklearn.LGBMClassifier",
     "sklearn.calibration._CalibratedClassifier",
     "sklearn.calibration._SigmoidCalibration",
     "sklearn.calibration._TemperatureScaling",
@@ -55,12 +46,12 @@ TRUSTED = [
     "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
     "sklearn.tree._tree.Tree",
     "sklearn.utils._bunch.Bunch",
-    f"{neighbors.__name__}.ExactNeighbors",
 ]
 """What `load` accepts beside the types that skops itself knows to be harmless."""
+ARGUMENTS: frozenset[str] = frozenset()
 
 
-def build(estimator: str, arguments: dict[str, Any], seed: int) -> ClassifierMixin:
+def build(estimator: str, arguments: dict[str, Any], seed: int, library: ModuleType) -> ClassifierMixin:
     """The classifier at the dotted path `estimator`, such as sklearn.linear_model.LogisticRegression.
 
     It gets `arguments` and, if it draws random numbers, `seed` as its random_state, also where that is
@@ -68,7 +59,7 @@ def build(estimator: str, arguments: dict[str, Any], seed: int) -> ClassifierMix
     itself be {estimator: dotted path, arguments: …}, so that pipelines can be built, too.
     Raises UserError if there is no such classifier or it does not know an argument.
     """
-    classifier = _construct(estimator, arguments, seed)
+    classifier = _construct(estimator, arguments, seed, library)
     if not is_classifier(classifier):
         raise UserError(f"{estimator} is no classifier; sklearn.linear_model.LogisticRegression is one")
     if not hasattr(classifier, "predict_proba"):
@@ -76,22 +67,23 @@ def build(estimator: str, arguments: dict[str, Any], seed: int) -> ClassifierMix
     return classifier
 
 
-def _construct(path: str, arguments: dict[str, Any], seed: int) -> Any:
+def _construct(path: str, arguments: dict[str, Any], seed: int, library: ModuleType) -> Any:
     module, _, name = path.rpartition(".")
     kind = None
-    if module.partition(".")[0] in LIBRARIES or module == neighbors.__name__:
-        with suppress(ModuleNotFoundError), without("matplotlib", "pandas"):  # LightGBM looks for them
+    if _is_in(module, PACKAGE) or _is_in(module, library.PACKAGE):
+        with suppress(ModuleNotFoundError):
             kind = getattr(import_module(module), name, None)
     if not isinstance(kind, type):
+        packages = " or ".join(dict.fromkeys((PACKAGE, library.PACKAGE)))
         raise UserError(
-            f"{path!r} is unknown; allowed: the dotted path of a class in {' or '.join(LIBRARIES)}, such as "
-            f"sklearn.linear_model.LogisticRegression, or {neighbors.__name__}.ExactNeighbors"
+            f"{path!r} is unknown; allowed with library: {library.__name__.rpartition('.')[2]} is the dotted "
+            f"path of a class in {packages}, such as sklearn.linear_model.LogisticRegression"
         )
     known = [p.name for p in signature(kind).parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
-    of_lightgbm = _parameters_of_lightgbm() if module.startswith("lightgbm") else set()
+    more = library.ARGUMENTS if _is_in(module, library.PACKAGE) else ()
     for argument in arguments:
-        if argument not in known and argument not in of_lightgbm:
-            others = " and LightGBM's own parameters" if of_lightgbm else ""
+        if argument not in known and argument not in more:
+            others = f" and {library.PACKAGE}'s own parameters" if more else ""
             raise UserError(
                 f"{path} has no argument {argument!r}; allowed: {', '.join(sorted(known))}{others}"
             )
@@ -99,7 +91,7 @@ def _construct(path: str, arguments: dict[str, Any], seed: int) -> Any:
         arguments = {**arguments, "random_state": seed}
     if arguments.get("memory") is not None:
         raise UserError(f"{path}: memory would keep results where DVC does not see them; leave it out")
-    arguments = {argument: _resolve(value, seed) for argument, value in arguments.items()}
+    arguments = {argument: _resolve(value, seed, library) for argument, value in arguments.items()}
     inner = arguments.get("estimator")
     if inner is not None and not hasattr(inner, "fit"):
         raise UserError(
@@ -111,22 +103,20 @@ def _construct(path: str, arguments: dict[str, Any], seed: int) -> Any:
         raise UserError(f"{path}: {error}") from None
 
 
-def _parameters_of_lightgbm() -> set[str]:
-    """What LightGBM's classifiers take beside their arguments; they ignore what LightGBM does not know."""
-    aliases = sys.modules["lightgbm.basic"]._ConfigAliases._get_all_param_aliases()
-    return {name for names in aliases.values() for name in names}
+def _is_in(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
 
 
-def _resolve(value: Any, seed: int) -> Any:
+def _resolve(value: Any, seed: int, library: ModuleType) -> Any:
     """An argument as scikit-learn takes it: what {estimator: …, arguments: …} in it stands for is built."""
     if isinstance(value, list):
-        return [_resolve(item, seed) for item in value]
+        return [_resolve(item, seed, library) for item in value]
     if isinstance(value, dict) and isinstance(value.get("estimator"), str):
         if unknown := value.keys() - {"estimator", "arguments"}:
             raise UserError(
                 f"{value['estimator']}: {unknown.pop()!r} is unknown; allowed: estimator, arguments"
             )
-        return _construct(value["estimator"], value.get("arguments") or {}, seed)
+        return _construct(value["estimator"], value.get("arguments") or {}, seed, library)
     return value
 
 
@@ -230,13 +220,13 @@ LAST = ("final_estimator_", "best_estimator_")
 """Where those of stacks and searches keep the one that has the last word."""
 
 
-def save(classifier: ClassifierMixin, path: Path) -> None:
+def save(classifier: ClassifierMixin, path: Path, library: ModuleType) -> None:
     """Write the fitted classifier to `path` (.skops); equal classifiers give equal bytes.
 
     Raises UserError, and writes nothing, if `load` would refuse it.
     """
     content = skops.io.dumps(classifier)
-    if unknown := set(skops.io.get_untrusted_types(data=content)) - set(TRUSTED):
+    if unknown := set(skops.io.get_untrusted_types(data=content)) - {*TRUSTED, *library.TRUSTED}:
         raise UserError(
             f"it would be saved with {', '.join(sorted(unknown))}, which nothing loads again without "
             "running code: choose other arguments or another classifier"
@@ -276,14 +266,14 @@ def _write(archive: zipfile.ZipFile, name: str, content: str | bytes) -> None:
     archive.writestr(entry, content, zipfile.ZIP_DEFLATED, compresslevel=1)
 
 
-def load(path: Path) -> ClassifierMixin:
+def load(path: Path, library: ModuleType) -> ClassifierMixin:
     """The classifier that `save` wrote.
 
-    Raises UserError, naming the file, if it is damaged or wants anything but scikit-learn's
-    classes, which is never executed.
+    Raises UserError, naming the file, if it is damaged or wants anything but classes of scikit-learn
+    and `library`, which is never executed.
     """
     with files.reading(path, "is no .skops file of a classifier"):
-        classifier = skops.io.load(path, trusted=TRUSTED)
+        classifier = skops.io.load(path, trusted=[*TRUSTED, *library.TRUSTED])
     if not (isinstance(classifier, BaseEstimator) and is_classifier(classifier)):
         raise UserError(f"{path} holds {type(classifier).__name__}, not a classifier")
     return classifier

@@ -1,0 +1,24 @@
+"""LightGBM's classifiers: what models/sklearn.py must know of them."""
+
+import ctypes
+import sys
+from contextlib import suppress
+from importlib.metadata import distribution
+
+from stages.common.environment import without
+
+if sys.platform == "linux":
+    # LightGBM wants the system's libgomp, which slim systems lack; PyTorch brings one.
+    try:
+        ctypes.CDLL("libgomp.so.1")
+    except OSError:
+        with suppress(OSError):
+            ctypes.CDLL(str(distribution("torch").locate_file("torch/lib/libgomp.so.1")), ctypes.RTLD_GLOBAL)
+
+with without("matplotlib", "pandas"):  # it takes what it finds, for what nobody here does
+    import lightgbm
+
+PACKAGE = "lightgbm"
+TRUSTED = ["collections.OrderedDict", "lightgbm.basic.Booster", "lightgbm.sklearn.LGBMClassifier"]
+ARGUMENTS = frozenset().union(*lightgbm.basic._ConfigAliases._get_all_param_aliases().values())
+"""The parameters of its C++ code; it ignores what it does not know."""
