@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from stages.common import architecture, command, dataset, params, results, training
 from stages.models import pytorch
+from stages.models.muon import Muon
 
 # torch.optim imports torch.compile's half of PyTorch, only to tell it to keep out: that takes as
 # long as importing the other half. Nothing here is compiled, so two functions stand in for it.
@@ -55,14 +56,19 @@ Precision = Literal["float32", "bfloat16", "auto"]
 class Settings(training.NetworkSettings):
     """A PyTorch network's entry in params.yaml."""
 
+    optimizer: Literal["sgd", "adam", "muon"]  # muon for all matrices but the last, adam for the rest
     augmentation: Augmentation | None = None
     precision: Precision = "float32"  # of convolutions and matrix products in training
 
-    def make_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        """What updates the weights of `network`. Its learning rate is set before each step."""
+    def make_optimizers(self, network: nn.Module) -> list[torch.optim.Optimizer]:
+        """What updates the weights of `network`. Their learning rate is set before each step."""
         if self.optimizer == "sgd":
-            return torch.optim.SGD(network.parameters(), momentum=self.momentum)
-        return torch.optim.Adam(network.parameters(), fused=True)
+            return [torch.optim.SGD(network.parameters(), momentum=self.momentum)]
+        if self.optimizer == "adam":
+            return [torch.optim.Adam(network.parameters(), fused=True)]
+        *hidden, last = [weights for weights in network.parameters() if weights.ndim > 1]
+        vectors = [weights for weights in network.parameters() if weights.ndim == 1]
+        return [*([Muon(hidden)] if hidden else []), torch.optim.Adam([*vectors, last], fused=True)]
 
 
 def main() -> None:
@@ -165,7 +171,7 @@ def train(
     validation_images = pytorch.to_tensor(validation_pixels, device)
     validation_labels = to_classes(data.validation_labels, device)
     rates = training.learning_rates(settings, len(images)).tolist()
-    optimizer = settings.make_optimizer(network)
+    optimizers = settings.make_optimizers(network)
     shortened = precision == "bfloat16"
 
     history, losses = [], []
@@ -176,8 +182,9 @@ def train(
         batches = torch.randperm(len(images)).to(device).split(settings.batch_size)
         bar = tqdm(batches, desc=f"epoch {number}/{settings.epochs}", leave=False, disable=None)
         for batch, rate in zip(bar, epoch_rates, strict=True):
-            optimizer.param_groups[0]["lr"] = rate
-            optimizer.zero_grad()
+            for optimizer in optimizers:
+                optimizer.param_groups[0]["lr"] = rate
+                optimizer.zero_grad()
             pixels = dataset.scale_levels(images[batch].float(), settings.pixel_range)
             if settings.augmentation:
                 pixels = augment(pixels, settings.augmentation, settings.pixel_range[0])
@@ -185,7 +192,8 @@ def train(
                 logits = network(pixels).float()
             loss = functional.cross_entropy(logits, labels[batch], label_smoothing=settings.label_smoothing)
             loss.backward()
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             losses.append(loss.detach())
             loss_sum += losses[-1] * len(batch)
             correct += (logits.argmax(dim=1) == labels[batch]).sum()

@@ -436,7 +436,7 @@ class Adam:
             array -= learning_rate / scale_m * m / (np.sqrt(v / scale_v) + self.epsilon)
 
 
-def predict_logits(network: Network, pixels: np.ndarray, batch_size: int = 500) -> np.ndarray:
+def predict_logits(network: Network, pixels: np.ndarray, batch_size: int = 100) -> np.ndarray:
     """Logits, float32 (n, 10), of scaled images, float32 (n, 28, 28)."""
     batches = range(0, len(pixels), batch_size)
     return np.concatenate([network.forward(pixels[start : start + batch_size]) for start in batches])
