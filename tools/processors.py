@@ -112,9 +112,9 @@ def train_all(framework: str) -> None:
 
 
 def emulator_version() -> str:
-    """The emulator's version, such as 10.0.2."""
+    """The emulator's version, such as 10.0: what is mended after it decides no instruction."""
     text = subprocess.run([EMULATOR, "--version"], capture_output=True, text=True, check=True).stdout
-    return text.split()[2]  # qemu-x86_64 version 10.0.2 (Debian …
+    return text.split()[2].rpartition(".")[0]  # qemu-x86_64 version 10.0.2 (Debian …
 
 
 def head() -> str:
