@@ -49,16 +49,16 @@ def test_the_code_in_deps_is_the_code_that_is_imported(name):
     needed = imported(ROOT.joinpath(*module.split(".")).with_suffix(".py"))
     listed = [dep for dep in STAGES[name]["deps"] if dep.endswith(".py")]
     assert len(listed) == len(set(listed))
-    entries = load_params()["sklearn"].values() if LIBRARY in listed else [{}]
-    for named in {entry.get("library") for entry in entries}:
-        library = LIBRARY.replace("${item.library}", str(named))  # which the stage imports by that name
-        expected = needed | (imported(ROOT / library) if named else set())
-        assert {dep.replace(LIBRARY, library) for dep in listed} == {
-            path.relative_to(ROOT).as_posix() for path in expected
+    entries = load_params()[name.removeprefix("train_")].values() if name.startswith("train_") else [{}]
+    for entry in entries:
+        named = {
+            dep: re.sub(r"\$\{item\.(\w+)\}", lambda key, entry=entry: entry[key[1]], dep) for dep in listed
         }
-
-
-LIBRARY = "stages/models/${item.library}.py"
+        expected = set(needed)
+        for dep, file in named.items():
+            if dep != file:  # the stage imports it by the name in params.yaml
+                expected |= imported(ROOT / file)
+        assert set(named.values()) == {path.relative_to(ROOT).as_posix() for path in expected}
 
 
 HEAVY = {

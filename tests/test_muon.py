@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stages.models.muon import Muon, orthogonalize
+from stages.train_pytorch import Muon, orthogonalize
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (12, 30), (30, 12), (32, 25), (1, 5)])
