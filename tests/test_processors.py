@@ -91,7 +91,7 @@ def test_an_emulator_that_crashes_is_refused(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["processors"])
     monkeypatch.setattr(shutil, "which", lambda name: name)
     monkeypatch.setattr(processors, "emulator_version", lambda: "7.2")
-    with pytest.raises(SystemExit, match=r"QEMU 7\.2\.22 crashes on some models: install 10 or later"):
+    with pytest.raises(SystemExit, match=r"QEMU 7\.2 crashes on some models: install 10 or later"):
         processors.main()
 
 
