@@ -41,6 +41,7 @@ class Settings(training.NetworkSettings):
     """A Keras network's entry in params.yaml."""
 
     labels: Literal["integer", "one_hot"] = "integer"
+    precision: training.Precision = "float32"
 
     @model_validator(mode="after")
     def _only_vectors_are_smoothed(self) -> "Settings":
@@ -59,17 +60,19 @@ def main() -> None:
     name = command.model_name(__doc__)
     settings = params.read_model(FRAMEWORK, name, Settings)
     layers = params.read(f"architectures.{settings.architecture}", architecture.Architecture)
+    model = f"{FRAMEWORK}.{name}"
     device = choose_device(params.read("device", str))
+    precision = training.choose_precision(settings.precision, multiplies_bfloat16(device), model)
     make_deterministic(params.read("seed", params.Seed), params.read("threads", params.Threads))
     data = dataset.load_training(training.held_out(settings))
     test_images = dataset.scale_pixels(dataset.load_test_images(), settings.pixel_range)
 
-    model = f"{FRAMEWORK}.{name}"
-    print(f"{model} on {device}\n{architecture.describe(layers)}", flush=True)
+    place = training.place(device, precision)
+    print(f"{model} on {place}\n{architecture.describe(layers)}", flush=True)
     with training.enough_memory(model, tf.errors.ResourceExhaustedError):
         network = tensorflow.build(layers)
         with results.Stopwatch() as training_time:
-            history, losses = train(network, data, settings, model)
+            history, losses = train(network, data, settings, model, precision)
         with results.Stopwatch() as prediction_time:
             views = training.views(test_images, settings)
             probabilities = np.mean([tensorflow.predict_proba(network, view) for view in views], axis=0)
@@ -81,7 +84,7 @@ def main() -> None:
         write_weights=partial(tensorflow.save, network),
         parameters=sum(architecture.parameter_counts(layers)),
         training_images=len(data.train_images),
-        device=device,
+        device=place,
         training_time=training_time,
         prediction_time=prediction_time,
         write_history=partial(training.write_history, history),
@@ -107,6 +110,14 @@ def choose_device(wanted: str) -> str:
     return device
 
 
+def multiplies_bfloat16(device: str) -> bool:
+    """Whether `device` multiplies matrices of bfloat16 in hardware: CUDA's from compute capability 8.0."""
+    if device == "cuda":
+        details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
+        return details.get("compute_capability", (0, 0)) >= (8, 0)
+    return device == "cpu" and environment.multiplies_bfloat16()
+
+
 def make_deterministic(seed: int, threads: int) -> None:
     """Let equal runs give equal bits: seed, threads, and only algorithms without races."""
     keras.utils.set_random_seed(seed)
@@ -121,7 +132,11 @@ def use_threads(threads: int) -> None:
 
 
 def train(
-    network: keras.Model, data: dataset.Split, settings: Settings, model: str
+    network: keras.Model,
+    data: dataset.Split,
+    settings: Settings,
+    model: str,
+    precision: training.Precision = "float32",
 ) -> tuple[list[training.Epoch], np.ndarray]:
     """Train `network` in place and return its history and the loss of every step, float32 (steps,).
 
@@ -145,8 +160,10 @@ def train(
         pixels = dataset.scale_levels(levels, settings.pixel_range)
         targets = tf.gather(labels, batch)
         with tf.GradientTape() as tape:
+            with tensorflow.computing_in(precision, network):
+                logits = network(pixels, training=True)
             # Keras's loss would look behind a last sigmoid for what went in, and leave it out
-            logits = tf.identity(network(pixels, training=True))
+            logits = tf.cast(tf.identity(logits), tf.float32)
             loss = loss_function(targets, logits)
         gradients = tape.gradient(loss, network.trainable_variables)
         optimizer.apply(gradients, network.trainable_variables)

@@ -16,15 +16,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import torch
-from conftest import ROOT, TEST, TRAIN, command, load_params, models, tiny_arrays
+from conftest import ROOT, TEST, TRAIN, command, edit_params, load_params, models, tiny_arrays
 from pydantic import TypeAdapter
 from safetensors.numpy import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from stages import train_pytorch
-from stages.common import dataset, params, results, training
+from stages import train_pytorch, train_tensorflow
+from stages.common import dataset, environment, params, results, training
 from stages.common.architecture import Architecture
 from stages.common.command import UserError
 from stages.models import lightgbm, pytorch, scratch, sklearn, tensorflow
@@ -638,30 +639,46 @@ def test_augmentation_differs_from_image_to_image(blob):
     assert not torch.allclose(first, second) and not torch.allclose(second, third)
 
 
-def test_bfloat16_trains_other_weights_of_the_same_kind_that_predict_as_saved(run_stage):
-    path, losses = results.path("models", "pytorch", "cnn_dropout", "safetensors"), []
+BOTH = pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
+
+
+@BOTH
+def test_bfloat16_trains_other_weights_of_the_same_kind_that_predict_as_saved(run_stage, framework):
+    path, losses = results.weights(framework, "cnn_dropout"), []
     weights = {}
     for precision in ("float32", "bfloat16", "bfloat16"):
-        run_stage("train_pytorch", "cnn_dropout", **{"pytorch.cnn_dropout.precision": precision})
+        run_stage(f"train_{framework}", "cnn_dropout", **{f"{framework}.cnn_dropout.precision": precision})
         weights.setdefault(precision, path.read_bytes())
-        with results.path("history", "pytorch", "cnn_dropout", "csv").open() as file:
+        with results.path("history", framework, "cnn_dropout", "csv").open() as file:
             losses.append(float(list(csv.DictReader(file))[-1]["train_loss"]))
     assert path.read_bytes() == weights["bfloat16"] != weights["float32"]
     assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.05)
     layers = params.read("architectures.cnn_dropout", Architecture)
     pixels = dataset.scale_pixels(
-        tiny_arrays()["test_images"], params.read("pytorch.cnn_dropout.pixel_range", list)
+        tiny_arrays()["test_images"], params.read(f"{framework}.cnn_dropout.pixel_range", list)
     )
-    np.testing.assert_array_equal(
-        pytorch.predict_proba(pytorch.load(layers, path), pixels),
-        np.load(results.path("predictions", "pytorch", "cnn_dropout", "npy")),
-    )
+    of_saved = MODULES[framework].predict_proba(MODULES[framework].load(layers, path), pixels)
+    np.testing.assert_array_equal(of_saved, predictions(framework, "cnn_dropout"))
 
 
-def test_bfloat16_is_refused_where_the_bits_must_be_the_same_everywhere(run_stage):
-    edits = {"pytorch.mlp.precision": "bfloat16", "profile": "portable"}
-    with pytest.raises(UserError, match=r"pytorch\.mlp\.precision is 'bfloat16', .*: float32, auto$"):
-        run_stage("train_pytorch", "mlp", **edits)
+def test_keras_computes_in_bfloat16_in_the_block_alone_and_normalizes_in_float32(workspace):
+    network = tensorflow.build(params.read("architectures.sprint", Architecture))
+    images = np.random.default_rng(0).random((4, 28, 28, 1), np.float32)
+    exact = network(images)
+    with tensorflow.computing_in("bfloat16", network):
+        assert network(images).dtype == "bfloat16"
+        kinds = {layer.__class__.__name__: layer.compute_dtype for layer in network.layers}
+    assert kinds.pop("BatchNormalization") == "float32"
+    assert set(kinds.values()) == {"bfloat16"}
+    np.testing.assert_array_equal(network(images), exact)
+    assert {weights.dtype for weights in network.weights} == {"float32"}
+
+
+@BOTH
+def test_bfloat16_is_refused_where_the_bits_must_be_the_same_everywhere(run_stage, framework):
+    edits = {f"{framework}.cnn_wide.precision": "bfloat16", "profile": "portable"}
+    with pytest.raises(UserError, match=r"\.cnn_wide\.precision is 'bfloat16', .*: float32, auto$"):
+        run_stage(f"train_{framework}", "cnn_wide", **edits)
 
 
 @pytest.mark.parametrize(
@@ -675,21 +692,30 @@ def test_bfloat16_is_refused_where_the_bits_must_be_the_same_everywhere(run_stag
         ("mps", True, "fast", "float32"),
     ],
 )
-def test_precision_auto_goes_by_the_units_of_the_device(monkeypatch, device, has_units, profile, chosen):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has_units})
+def test_precision_auto_goes_by_the_units_of_the_device(
+    workspace, monkeypatch, device, has_units, profile, chosen
+):
+    edit_params(workspace, "profile", profile)
+    monkeypatch.setattr(environment, "multiplies_bfloat16", lambda: has_units)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_units)
-    precision = train_pytorch.choose_precision("auto", torch.device(device), profile, "pytorch.mlp")
-    assert precision == chosen
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    details = {"compute_capability": (8, 0) if has_units else (7, 5)}
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: details)
+    of_pytorch = train_pytorch.multiplies_bfloat16(torch.device(device))
+    assert of_pytorch == train_tensorflow.multiplies_bfloat16(device)
+    assert training.choose_precision("auto", of_pytorch, "pytorch.mlp") == chosen
 
 
-def test_precision_auto_trains_what_the_chosen_one_trains_and_the_timings_say_which(run_stage):
+@BOTH
+def test_precision_auto_trains_what_the_chosen_one_trains_and_the_timings_say_which(run_stage, framework):
     weights, places = {}, {}
     for precision in ("float32", "bfloat16", "auto"):
-        run_stage("train_pytorch", "mlp", **{"pytorch.mlp.precision": precision, "device": "cpu"})
-        weights[precision] = results.weights("pytorch", "mlp").read_bytes()
-        timings = json.loads(results.path("timings", "pytorch", "mlp", "json").read_text())
+        edits = {f"{framework}.cnn_wide.precision": precision, "device": "cpu"}
+        run_stage(f"train_{framework}", "cnn_wide", **edits)
+        weights[precision] = results.weights(framework, "cnn_wide").read_bytes()
+        timings = json.loads(results.path("timings", framework, "cnn_wide", "json").read_text())
         places[precision] = timings["device"]
-    chosen = "bfloat16" if torch.cpu.get_capabilities().get("amx_bf16") else "float32"
+    chosen = "bfloat16" if environment.multiplies_bfloat16() else "float32"
     assert weights["auto"] == weights[chosen]
     assert places == {"float32": "cpu", "bfloat16": "cpu, bfloat16", "auto": places[chosen]}
 

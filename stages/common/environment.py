@@ -56,6 +56,11 @@ def use_all_threads() -> None:
     threadpool_limits(params.read("threads", params.Threads), "blas")
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether the processor multiplies matrices of bfloat16 in hardware, and Linux says so (AMX)."""
+    return sys.platform == "linux" and "amx_bf16" in _processor_words()
+
+
 def import_quietly(module: str) -> None:
     """Import a library without the notes on the machine that its C++ code prints meanwhile.
 
@@ -102,13 +107,17 @@ def _set_variables() -> None:
 def _refuse_other_processors() -> None:
     known = platform.machine() in ("x86_64", "AMD64")
     if known and sys.platform == "linux":
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0].split()
-        known = {"avx2", "fma"} <= set(flags)
+        known = {"avx2", "fma"} <= _processor_words()
     if not known:
         raise command.UserError(
             f"params.yaml: profile is 'portable', which needs an x86-64 processor with AVX2 and FMA, "
             f"not {platform.machine()}; allowed here: fast"
         )
+
+
+def _processor_words() -> set[str]:
+    """What Linux says of the first processor, the names of its instruction sets among it."""
+    return set(Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0].split())
 
 
 def _keep_freed_memory() -> None:

@@ -16,6 +16,10 @@ from tqdm import tqdm
 from stages.common import dataset, params
 from stages.common.command import UserError
 
+Precision = Literal["float32", "bfloat16", "auto"]
+"""What convolutions and matrix products compute in while a network trains. Its weights stay float32, and
+so do predictions."""
+
 
 class NetworkSettings(params.Section):
     """A network's entry in params.yaml."""
@@ -44,6 +48,28 @@ def held_out(settings: NetworkSettings) -> int:
     if settings.validation_images is not None:
         return settings.validation_images
     return params.read("data.validation_images", params.Count)
+
+
+def choose_precision(wanted: Precision, has_units: bool, model: str) -> Precision:
+    """`float32` or `bfloat16`: `auto` is bfloat16 if the device has units for it. Others imitate it, slowly.
+
+    With the profile `portable`, `auto` is float32 everywhere, and bfloat16 raises UserError.
+    """
+    if params.read("profile", str) == "portable":
+        if wanted == "bfloat16":
+            raise UserError(
+                f"params.yaml: {model}.precision is 'bfloat16', which processors compute in different "
+                "ways; allowed with profile: portable: float32, auto"
+            )
+        return "float32"
+    if wanted != "auto":
+        return wanted
+    return "bfloat16" if has_units else "float32"
+
+
+def place(device: str, precision: Precision) -> str:
+    """Where and how a network trains, in words: the device and, if it is not float32, the precision."""
+    return f"{device}, {precision}" if precision != "float32" else device
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """The networks in Keras 3 on TensorFlow: build, predict, save, load. Weights are .weights.h5 files."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import assert_never
+from typing import Literal, assert_never
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
@@ -89,6 +90,25 @@ class BatchNormalization(keras.layers.BatchNormalization):
         variance = variance + self.epsilon
         scale = self.gamma * tf.sqrt(variance) / variance
         return inputs * scale + (self.beta - mean * scale)
+
+
+@contextmanager
+def computing_in(precision: Literal["float32", "bfloat16"], network: keras.Sequential) -> Iterator[None]:
+    """Let the layers of `network` compute in `precision` in this block, all but batch normalization.
+
+    Their weights stay float32. The block is where a graph is traced, not where it runs.
+    """
+    if precision == "float32":
+        yield
+        return
+    layers = [layer for layer in network.layers if not isinstance(layer, BatchNormalization)]
+    for layer in layers:
+        layer.dtype_policy = f"mixed_{precision}"
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.dtype_policy = "float32"
 
 
 def predict_logits(network: keras.Model, images: tf.Tensor, batch_size: int = 500) -> tf.Tensor:
