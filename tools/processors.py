@@ -75,7 +75,7 @@ root instead.
 
 Neither emulated processor has AVX-512 or AMX. Where the native one does (the best of `avx2`, `avx512f` and
 `amx_tile` stands in its line), 'identical' under `portable` holds with them and without. AMX multiplies
-bfloat16 and small whole numbers, so only PyTorch's `precision: bfloat16` uses it, which `portable` refuses
+bfloat16 and small whole numbers, so only `precision: bfloat16` uses it, which `portable` refuses
 and `precision: auto` does not choose there.
 """
 
