@@ -46,21 +46,21 @@ edits: .venv/installed
 processors: .venv/installed
 	python -m tools.processors $(MODELS)
 
-# Writes docs/frameworks.md: what differs between the frameworks, measured (eight minutes).
+# Writes docs/frameworks.md: what differs between the frameworks, measured (five minutes).
 frameworks: .venv/installed
 	python -m tools.frameworks
 
-# Writes docs/speed.md and the README's table of speed: every model over three seeds (an hour), or those
-# named: make bench MODELS="pytorch/sprint sklearn/knn_3" SEEDS=10
+# Writes docs/speed.md and the README's table of speed: every model over three seeds (a quarter of an
+# hour), or those named: make bench MODELS="pytorch/sprint sklearn/knn_3" SEEDS=10
 SEEDS ?= 3
 bench: .venv/installed
 	python -m tools.bench $(MODELS) --seeds $(SEEDS)
 
-# Writes docs/growth.csv and .png: seconds and memory by images, batch size and threads (twenty minutes).
+# Writes docs/growth.csv and .png: seconds and memory by images, batch size and threads (twelve minutes).
 growth: .venv/installed
 	python -m tools.growth
 
-# Writes docs/published.csv and .md: what others report, and their programs trained here (forty minutes).
+# Writes docs/published.csv and .md: what others report, and their programs trained here (twenty minutes).
 published: .venv/installed
 	python -m tools.published --measure
 

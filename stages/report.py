@@ -49,8 +49,8 @@ SINGLE = {
     "roc": "ROC curves of the ten digits with their AUCs",
     "calibration": "Reliability diagram: how sure it is and how often it is right",
     "mistakes": "Its worst mistakes: wrong and sure of it",
-    "predictions": "Twenty test images at random with predictions and probabilities",
-    "truths": "Nine test images at random: prediction and truth",
+    "predictions": "Test images at random with predictions and probabilities",
+    "truths": "Test images at random: prediction and truth",
     "probabilities": "The test image that it is least sure about, and its ten probabilities",
     "first_layer": "What the units of its first layer look for",
 }
@@ -71,8 +71,10 @@ def main() -> None:
         "test_images": int(tables["confusion"].groupby("model")["count"].sum().iloc[0]),
         "summary": records(summary.reset_index()),
         "best": records(best_of_each_framework(summary)),
+        "single": records(summary[~summary.index.str.startswith("ensemble/")].reset_index()),
         "level": LEVEL,
         "significance": significance(tables["pairs"], list(summary.index)),
+        "contributing": len(tables["contributions"]) > 0,
         "adding": adding(tables["contributions"]),
         "harming": adding(tables["contributions"].assign(gain=-tables["contributions"].gain)),
         "parity": records(load_table(results.OUTPUTS / "parity.csv", PARITY)),
@@ -101,7 +103,7 @@ def load_seconds() -> pd.DataFrame:
     folder = results.OUTPUTS / "timings"
     rows = {}
     for framework in results.FRAMEWORKS:
-        for name in params.read(framework, dict):
+        for name in params.model_names(framework):
             path = folder / framework / f"{name}.json"
             with files.reading(path, "holds no seconds of a model"):
                 timings = json.loads(path.read_text(encoding="utf-8"))

@@ -114,7 +114,7 @@ def prepare(images: np.ndarray, settings: Settings) -> np.ndarray:
 
 def train(classifier: ClassifierMixin, pixels: np.ndarray, labels: np.ndarray, threads: int) -> None:
     """Fit `classifier` in place. Prediction stays on one job: threads would add in any order."""
-    jobs = 1 if sklearn.shares_random_numbers(classifier) else threads
+    jobs = 1 if sklearn.needs_one_thread(classifier) else threads
     with parallel_config("threading", n_jobs=jobs), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         sklearn.fit(classifier, pixels, labels)

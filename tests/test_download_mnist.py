@@ -6,10 +6,12 @@ import http.server
 import re
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 import torchvision
 from conftest import IDX_NAMES, command, edit_params, idx_bytes, tiny_arrays, write_idx
 
@@ -291,7 +293,7 @@ def test_idx_files_are_read_as_torchvision_reads_them(tmp_path, arrays):
         (lambda content: content + b"x", "too long"),
         (lambda content: b"\x00\x00\x0d" + content[3:], r"magic number is \d+; allowed: 2051"),
         (lambda content: b"", "magic number is 0"),
-        (lambda content: content[:10], "cut short"),
+        (lambda content: content[:10], "cut short: 10 bytes, 16 expected"),
     ],
 )
 def test_a_damaged_idx_file_is_named(tmp_path, arrays, alter, complaint):
@@ -300,6 +302,36 @@ def test_a_damaged_idx_file_is_named(tmp_path, arrays, alter, complaint):
     with pytest.raises(UserError, match=complaint) as caught:
         download_mnist.read_idx(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (requests.exceptions.SSLError("certificate verify failed"), "its certificate is not trusted"),
+        (requests.exceptions.ProxyError("407"), "the proxy refuses"),
+        (requests.ConnectionError("refused"), "no connection"),
+    ],
+)
+def test_what_a_network_refuses_is_said_in_a_few_words(error, reason):
+    assert download_mnist._reason(error) == reason
+
+
+def test_a_cache_that_cannot_be_made_is_no_matter_of_the_network(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file") as caught:
+        download_mnist.fetch(download_mnist.PUBLISHED["mnist"], tmp_path / "file" / "cache")
+    assert caught.value.errno == errno.ENOTDIR
+
+
+def test_of_a_file_that_unpacks_to_more_than_it_announces_no_more_is_unpacked(tmp_path, arrays):
+    path = tmp_path / f"{IDX_NAMES['test_images']}.gz"
+    path.write_bytes(gzip.compress(idx_bytes(arrays["test_images"]) + bytes(2**28), 1))
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"too long: more bytes, 78416 expected for \(100, 28, 28\)"):
+        download_mnist.read_idx(path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2**24
 
 
 @pytest.mark.parametrize(

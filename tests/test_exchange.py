@@ -186,6 +186,23 @@ def test_a_difference_is_counted():
 
     rows = compare_frameworks.compare("scratch", Wrong(network.layers), layers, PIXELS)
     assert all(row["difference"] > 0.1 and row["other_digits"] > 50 for row in rows)
+    assert all(row["ties"] == 0 for row in rows)
+
+
+def test_a_tie_that_rounding_decides_is_counted_as_one():
+    layers = parse([{"dense": 10}])
+    network = scratch.build(layers, np.random.default_rng(3))
+    network.layers[-1].parameters["weights"][:] = 0  # all digits are equal
+
+    class Shaken(scratch.Network):
+        def forward(self, images, training=False):
+            logits = super().forward(images, training)
+            logits[:, 2] += 1e-5
+            return logits
+
+    for row in compare_frameworks.compare("scratch", Shaken(network.layers), layers, PIXELS):
+        assert 0 < row["difference"] < 1e-4
+        assert row["ties"] == row["other_digits"] == len(PIXELS)
 
 
 def test_tensorflow_computes_no_estimate_that_each_processor_makes_its_own_way():

@@ -112,9 +112,18 @@ def test_a_missing_key_is_answered_with_its_neighbours(workspace):
         read(workspace, "data.dataste", str)
 
 
-def test_a_model_name_with_a_slash_is_refused():
-    with pytest.raises(UserError, match="letters, digits and _"):
-        params.read_model("pytorch", "a/b", training.NetworkSettings)
+@pytest.mark.parametrize("name", ["a/b", "2024", "_a", "ä", ""])
+def test_what_is_no_name_of_a_model_is_refused(name):
+    with pytest.raises(UserError, match=f"pytorch.{name}: .* letters, digits and _"):
+        params.read_model("pytorch", name, training.NetworkSettings)
+
+
+@pytest.mark.parametrize("name", ["2024", "1.5", "true", "~", "a-b"])
+def test_a_model_that_dvc_would_leave_out_is_refused_where_all_are_read(workspace, name):
+    (workspace / "params.yaml").write_text(f"pytorch:\n  linear: {{}}\n  {name}: {{}}\n")
+    params._file.cache_clear()
+    with pytest.raises(UserError, match=r"params\.yaml: pytorch\..*: a model's name is a letter"):
+        params.model_names("pytorch")
 
 
 @pytest.mark.parametrize("content", ["a: [", "- 1\n- 2", ""])

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -280,6 +281,10 @@ def test_numbers_of_another_type_are_no_weights(run_stage):
             },
             r"params\.yaml: sklearn\.knn_3: LightGBMError: .*learning_rate",
         ),
+        (
+            {"library": "lightgbm", "estimator": "lightgbm.LGBMClassifier", "arguments": {"nthread": 3}},
+            "LGBMClassifier has no argument 'nthread'",
+        ),
         ({"arguments": {"n_neighbors": True}}, "'n_neighbors' must be a whole number from 1"),
         (
             {"estimator": "sklearn.naive_bayes.CategoricalNB", "arguments": {}},
@@ -292,6 +297,25 @@ def test_numbers_of_another_type_are_no_weights(run_stage):
         (
             {"estimator": "sklearn.pipeline.Pipeline", "arguments": {"steps": [], "memory": "cache"}},
             r"sklearn\.knn_3: sklearn\.pipeline\.Pipeline: memory would keep results where DVC does not see",
+        ),
+        (
+            {"estimator": "sklearn.ensemble.RandomForestClassifier", "arguments": {"n_jobs": 2}},
+            r"sklearn\.knn_3: sklearn\.ensemble\.RandomForestClassifier: n_jobs is what `threads` decides",
+        ),
+        *(
+            (
+                {
+                    "estimator": "sklearn.ensemble.BaggingClassifier",
+                    "arguments": {
+                        "estimator": {
+                            "estimator": "sklearn.tree.DecisionTreeClassifier",
+                            "arguments": arguments,
+                        }
+                    },
+                },
+                r"sklearn\.knn_3: sklearn\.tree\.DecisionTreeClassifier: its arguments are .*; allowed: \{",
+            )
+            for arguments in (["max_depth"], 5)
         ),
     ],
 )
@@ -322,6 +346,7 @@ def test_a_classifier_that_could_not_be_loaded_again_is_not_saved(run_stage):
 
 
 TREE = {"estimator": "sklearn.tree.DecisionTreeClassifier"}
+FOREST = {"estimator": "sklearn.ensemble.RandomForestClassifier", "arguments": {"max_depth": 4}}
 LINEAR_MACHINE = {"estimator": "sklearn.svm.LinearSVC", "arguments": {"loss": "hinge"}}
 
 
@@ -333,6 +358,8 @@ LINEAR_MACHINE = {"estimator": "sklearn.svm.LinearSVC", "arguments": {"loss": "h
             "sklearn.model_selection.GridSearchCV",
             {"cv": 2, "estimator": TREE, "param_grid": {"max_depth": [2, 3]}},
         ),
+        ("sklearn.ensemble.GradientBoostingClassifier", {"init": FOREST, "n_estimators": 1, "max_depth": 1}),
+        ("sklearn.ensemble.BaggingClassifier", {"estimator": FOREST, "n_estimators": 2, "oob_score": True}),
     ],
 )
 @pytest.mark.filterwarnings("ignore")  # some machines do not converge
@@ -769,10 +796,10 @@ def test_training_keeps_every_tensor_on_its_device(monkeypatch):
     assert {tensor.device.type for tensor in network.state_dict().values()} == {"meta"}
 
 
-def output_of(code: str, **environment: str) -> str:
-    """What a Python program prints that runs in the project."""
+def output_of(code: str, cwd: Path = ROOT, **environment: str) -> str:
+    """What a Python program prints that runs in the project, or in another folder."""
     options = {"env": {**os.environ, **environment}, "capture_output": True, "text": True}
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, **options)
+    run = subprocess.run([sys.executable, "-c", code], cwd=cwd, **options)
     assert run.returncode == 0, run.stderr
     return run.stdout
 
@@ -796,6 +823,44 @@ def test_variables_of_the_shell_change_no_result(project, name):
     run = command(project, f"stages.train_{framework}", model, **others)
     assert run.returncode == 0, run.stderr
     assert weights.read_bytes() == before
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the variables name instructions of x86-64")
+@pytest.mark.parametrize("profile", ["fast", "portable"])
+def test_variables_of_the_shell_change_no_operation(workspace, profile):
+    """Each of these changed the last bits of one of these operations, or stopped an import."""
+    code = """
+import hashlib
+from stages.common import environment
+environment.prepare()
+environment.import_quietly("stages.models.tensorflow")
+import numpy as np, tensorflow as tf, torch
+environment.use_all_threads()
+images, filters = (np.random.default_rng(0).random(s, np.float32) for s in ((8, 16, 16, 16), (3, 3, 16, 16)))
+rows = images.reshape(128, -1)
+as_torch = torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(filters).permute(3, 2, 0, 1)
+for array in (
+    torch.nn.functional.conv2d(*as_torch),
+    torch.from_numpy(rows) @ torch.from_numpy(rows).T,
+    tf.nn.conv2d(images, filters, 1, "SAME"),
+    rows @ rows.T,
+    np.exp(images), images.sum(), np.tanh(images),
+):
+    print(hashlib.md5(np.ascontiguousarray(array)).hexdigest())
+"""
+    edit_params(workspace, "profile", profile)
+    others = {
+        "DNNL_MAX_CPU_ISA": "SSE41",
+        "DNNL_DEFAULT_FPMATH_MODE": "BF16",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "ONEDNN_DEFAULT_FPMATH_MODE": "BF16",
+        "TF_SET_ONEDNN_FPMATH_MODE": "BF16",
+        "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+        "NPY_ENABLE_CPU_FEATURES": "AVX2",
+        "OPENBLAS_CORETYPE": "Nehalem",
+    }
+    project = {"cwd": workspace, "PYTHONPATH": str(ROOT)}
+    assert output_of(code, **project, **others) == output_of(code, **project)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems pin no processes to processors")

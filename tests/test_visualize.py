@@ -15,7 +15,8 @@ from safetensors.numpy import save_file
 from stages import visualize
 from stages.common import results
 from stages.common.command import UserError
-from stages.evaluation.tables import load_tables
+from stages.evaluation import scores
+from stages.evaluation.tables import HISTORY, load_tables
 from stages.pictures import overall, single, style
 
 IMAGES_ONLY = {
@@ -245,3 +246,29 @@ def test_long_names_and_few_models_stay_within_the_picture():
         assert drawn.x0 >= 0 and drawn.y0 >= 0, figure
         assert drawn.x1 <= width and drawn.y1 <= height, figure
         plt.close(figure)
+
+
+@pytest.mark.parametrize("wrong", [[1, 2, 4], [0, 1, 9000], [0, 0, 0]])
+def test_axes_of_errors_have_numbers_however_few_there_are(wrong):
+    errors = pd.Series([w / 10_000 for w in wrong], [f"sklearn/m{i}" for i in range(len(wrong))])
+    bounds = [scores.wilson_interval(10_000 - w, 10_000) for w in wrong]
+    summary = pd.DataFrame({"model": errors.index, "accuracy": 1 - errors.to_numpy()})
+    summary[["accuracy_low", "accuracy_high"]] = bounds
+    cost = pd.Series([0.0, 1.0, 10.0], errors.index)
+    for figure in (overall.draw_accuracies(summary), overall.draw_cost(cost, errors, "time (seconds)")):
+        figure.canvas.draw()
+        axis = figure.axes[-1]
+        numbers = axis.get_xticklabels() if len(figure.axes) == 2 else axis.get_yticklabels()
+        low, high = axis.get_xlim() if len(figure.axes) == 2 else axis.get_ylim()
+        assert sum(low <= float(number.get_text()) <= high for number in numbers) >= 2
+        plt.close(figure)
+
+
+@pytest.mark.parametrize("least", [1.0, 1e-3, 1e-8, 0.0])
+def test_the_axis_of_losses_has_numbers_however_small_they_are(least):
+    history = pd.DataFrame([[1, 0.1, 2.5, 0.5, 2.5, 0.5]], columns=HISTORY)
+    figure = single.draw_training(history, np.array([2.5, 1.0, least], np.float32), "pytorch/a")
+    axis = figure.axes[0]
+    low, high = axis.get_ylim()
+    assert sum(low <= tick <= high for tick in axis.get_yticks()) >= 1
+    plt.close(figure)

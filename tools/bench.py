@@ -405,8 +405,8 @@ quarter, now and then by more.
 - The neighbours of a test image are looked for among all training images; what the test images cost by
   themselves keeps p below 1.
 - A kernel machine weighs pairs of images near the borders between digits: its p lies between 1 and 2.
-- Networks keep the images as bytes, so their memory grows little beside what the framework itself takes; the
-  others work on float32 copies, several at a time, and grow with the images.
+- Networks keep the images as bytes: little beside what PyTorch itself takes, most of what NumPy's take. The
+  other models work on float32 copies, several at a time, and grow with the images.
 - Small networks gain less than half from a second thread: their steps are too short to be shared. The kernel
   machine's solver uses one.
 """

@@ -2,7 +2,7 @@
 
     make frameworks      (python -m tools.frameworks)
 
-Writes docs/frameworks.md. Needs a finished pipeline (`dvc repro`), takes some eight minutes. Every
+Writes docs/frameworks.md. Needs a finished pipeline (`dvc repro`), takes some five minutes. Every
 function that measures something is tried by tests/test_frameworks.py.
 """
 
@@ -189,6 +189,7 @@ def _pytorch_step(layers: architecture.Architecture, deterministic: bool) -> Ste
 
 
 def _tensorflow_step(layers: architecture.Architecture, deterministic: bool) -> Step:
+    tf.config.set_visible_devices([], "GPU")
     threads = params.read("threads", params.Threads)
     if deterministic:
         train_tensorflow.make_deterministic(0, threads)
@@ -233,12 +234,9 @@ def measured(framework: str) -> dict[str, dict[int, float]]:
     }
 
 
-def page() -> str:
-    """The page as Markdown."""
-    agreement = agreement_without_reordering()  # first, for it needs what the pipeline trained
-    speed = {framework: measured(framework) for framework in results.WITH_EPOCHS}
-    rows = {
-        "weights": [" | ".join(row) for row in first_weights(layers_of(NETWORK))],
+def library_tables() -> dict[str, list[str]]:
+    """The rows of the tables that depend on the libraries alone, by the table's place in TEXT."""
+    return {
         "padding": [
             f"{k} | {s} | " + " | ".join(_pair(zeros_of_same(k, s).get(name)) for name in PADDINGS)
             for k, s in ((3, 1), (4, 1), (5, 1), (3, 2), (5, 2))
@@ -250,6 +248,15 @@ def page() -> str:
         "variance": [
             f"{n} | " + " | ".join(f"{v:.4f}" for v in running_variance(n).values()) for n in (4, 64, 256)
         ],
+    }
+
+
+def page() -> str:
+    """The page as Markdown."""
+    agreement = agreement_without_reordering()  # first, for it needs what the pipeline trained
+    speed = {framework: measured(framework) for framework in results.WITH_EPOCHS}
+    rows = library_tables() | {
+        "weights": [" | ".join(row) for row in first_weights(layers_of(NETWORK))],
         "speed": [
             f"{size} | "
             + " | ".join(
@@ -349,8 +356,8 @@ Forget the second, and only {agreement:.1%} of the test images keep their digit.
 
 ## The time of a step
 
-Milliseconds for a step of Adam on `{network}`, median of the fastest of five processes, in brackets
-microseconds an image:
+Milliseconds for a step of Adam on `{network}` in float32, median of the fastest of five processes, in
+brackets microseconds an image:
 
 | batch | PyTorch | Keras on TensorFlow | NumPy |
 | --- | --- | --- | --- |

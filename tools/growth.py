@@ -2,7 +2,7 @@
 
     make growth      (python -m tools.growth)
 
-Writes docs/growth.csv and draws docs/growth.png from it. Takes some twenty minutes.
+Writes docs/growth.csv and draws docs/growth.png from it. Takes some twelve minutes.
 """
 
 import csv

@@ -202,6 +202,7 @@ def compare_profiles(folder: Path, chosen: Iterable[str]) -> dict[str, float]:
 def short_epoch(images: int, chosen: Iterable[str]) -> dict[str, Any]:
     """The project's parameters for one epoch of a few images, and only the chosen models."""
     content = params.parse((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    content["device"] = "cpu"
     content["data"]["validation_images"] = images // 3
     for framework in results.FRAMEWORKS:
         content[framework] = {

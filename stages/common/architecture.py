@@ -26,7 +26,7 @@ class Conv(Section):
     filters: Positive
     kernel: Annotated[Positive, Field(le=2 * IMAGE_SIZE - 1)]  # from any pixel it reaches all others
     padding: Literal["same", "valid"]
-    stride: Positive = 1
+    stride: Annotated[Positive, Field(le=IMAGE_SIZE)] = 1
 
     def output_shape(self, shape: Shape) -> Shape:
         _, rows, columns = _image(shape)

@@ -25,9 +25,15 @@ PORTABLE = {
 """Which instructions PyTorch, its MKL, NumPy, oneDNN (PyTorch's and TensorFlow's) and OpenBLAS use
 in the profile `portable`: those of every x86-64 processor with AVX2 and FMA."""
 
-OTHERS = ("OMP_THREAD_LIMIT", "OMP_MAX_ACTIVE_LEVELS", "TF_XLA_FLAGS")
-"""More variables by which results would depend on the shell. With fewer threads than it asked for
-PyTorch's convolutions are plainly wrong."""
+SETTINGS = (
+    *("ATEN_", "DNNL_", "MKL_", "NPY_", "OMP_", "ONEDNN_", "OPENBLAS_", "TF_", "XLA_"),
+    *("NVIDIA_TF32_", "TORCH_ALLOW_TF32_"),
+)
+"""How variables begin by which results would depend on the shell: they choose instructions, precision and
+threads. With fewer threads than it asked for PyTorch's convolutions are plainly wrong."""
+
+HARMLESS = ("TF_FORCE_GPU_ALLOW_GROWTH", "TF_GPU_ALLOCATOR")
+"""Those among them that are about memory alone."""
 
 SPINS = "10000"
 """How often a thread of OpenMP looks for the others before it sleeps. GCC's 300,000 last longer than
@@ -90,8 +96,9 @@ def without(*modules: str) -> Iterator[None]:
 
 
 def _set_variables() -> None:
-    for name in (*PORTABLE, *OTHERS):
-        os.environ.pop(name, None)
+    for name in list(os.environ):
+        if name.startswith(SETTINGS) and name not in HARMLESS:
+            del os.environ[name]
     threads = str(params.read("threads", params.Threads))
     for library in ("OMP", "OPENBLAS", "MKL", "VECLIB", "NUMEXPR"):
         os.environ[f"{library}_NUM_THREADS"] = threads

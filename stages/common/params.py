@@ -77,10 +77,23 @@ def read(key: str, kind: type[T]) -> T:
 
 
 def read_model(framework: str, name: str, kind: type[T]) -> T:
-    """The section of the model `name`, which may hold letters, digits and `_` only."""
-    if not re.fullmatch(r"[A-Za-z0-9_]+", name):
-        raise UserError(f"{PATH}: {framework}.{name}: a model's name has only letters, digits and _")
+    """The section of the model `name`. Raises UserError if that is no name for a model."""
+    _check_name(framework, name)
     return read(f"{framework}.{name}", kind)
+
+
+def model_names(framework: str) -> list[str]:
+    """The names of the framework's models, in the file's order. Raises UserError if one is no name."""
+    names = list(read(framework, dict))
+    for name in names:
+        _check_name(framework, name)
+    return names
+
+
+def _check_name(framework: str, name: Any) -> None:
+    # DVC makes no stage of a key that YAML takes for a number
+    if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)):
+        raise UserError(f"{PATH}: {framework}.{name}: a model's name is a letter, then letters, digits and _")
 
 
 def parse(text: str) -> Any:

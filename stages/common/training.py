@@ -31,7 +31,7 @@ class NetworkSettings(params.Section):
     learning_rate: params.Rate
     schedule: Literal["constant", "one_cycle"]
     batch_size: params.Positive
-    epochs: params.Positive
+    epochs: Annotated[params.Positive, Field(le=100_000)]
     validation_images: params.Count | None = None
     label_smoothing: params.Share = 0.0  # of a target's probability, spread evenly over all classes
     prediction_shift: Annotated[params.Count, Field(lt=dataset.IMAGE_SIZE)] = 0  # pixels

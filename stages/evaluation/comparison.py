@@ -117,7 +117,8 @@ def bootstrap_difference(only_first: int, only_second: int, images: int) -> tupl
 
     Drawing `images` images with replacement draws, of the three kinds (only the first right, only
     the second, both or none), multinomial counts: these are drawn, RESAMPLES times. Equal counts
-    give equal bounds, whatever else is compared.
+    give equal bounds, whatever else is compared. With fewer than about ten images that only one of
+    the two gets right the bounds are too close: there McNemar's exact p counts.
     """
     generator = np.random.default_rng([only_first, only_second, images])
     shares = np.array([only_first, only_second, images - only_first - only_second]) / images

@@ -20,5 +20,8 @@ with without("matplotlib", "pandas"):  # it takes what it finds, for what nobody
 
 PACKAGE = "lightgbm"
 TRUSTED = ["collections.OrderedDict", "lightgbm.basic.Booster", "lightgbm.sklearn.LGBMClassifier"]
-ARGUMENTS = frozenset().union(*lightgbm.basic._ConfigAliases._get_all_param_aliases().values())
-"""The parameters of its C++ code; it ignores what it does not know."""
+ALIASES = lightgbm.basic._ConfigAliases._get_all_param_aliases()
+ARGUMENTS = frozenset().union(*ALIASES.values()).difference(ALIASES["num_threads"])
+"""The parameters of its C++ code but the number of threads; it ignores what it does not know."""
+DEFAULTS = {"n_jobs": 0, "deterministic": True}
+"""As many threads as `threads` says, else as many as there are cores; and the same sums in every run."""

@@ -1,6 +1,6 @@
 """k nearest neighbours among images, exactly and several times faster than comparing all pixels.
 
-PACKAGE, TRUSTED and ARGUMENTS are what models/sklearn.py must know of it.
+PACKAGE, TRUSTED, ARGUMENTS and DEFAULTS are what models/sklearn.py must know of it.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,6 +16,7 @@ from threadpoolctl import ThreadpoolController
 PACKAGE = __name__
 TRUSTED = [f"{__name__}.ExactNeighbors"]
 ARGUMENTS: frozenset[str] = frozenset()
+DEFAULTS: dict[str, object] = {}
 
 DIMENSIONS = 96
 SAMPLE = 10_000

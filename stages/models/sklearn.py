@@ -1,8 +1,9 @@
 """Classifiers with scikit-learn's interface: build, predict, save, load. Models are .skops files.
 
 A model's `library` names the module beside this one from which its classifier comes, or this one:
-PACKAGE is where its classes lie, TRUSTED what files of them hold, and ARGUMENTS what its
-classifiers take beside what their signatures name. scikit-learn's classes go with every library.
+PACKAGE is where its classes lie, TRUSTED what files of them hold, ARGUMENTS what its classifiers
+take beside what their signatures name, and DEFAULTS what they get unless an entry says otherwise.
+scikit-learn's classes go with every library.
 """
 
 import io
@@ -49,6 +50,7 @@ TRUSTED = [
 ]
 """What `load` accepts beside the types that skops itself knows to be harmless."""
 ARGUMENTS: frozenset[str] = frozenset()
+DEFAULTS: dict[str, Any] = {}
 
 
 def build(estimator: str, arguments: dict[str, Any], seed: int, library: ModuleType) -> ClassifierMixin:
@@ -91,6 +93,10 @@ def _construct(path: str, arguments: dict[str, Any], seed: int, library: ModuleT
         arguments = {**arguments, "random_state": seed}
     if arguments.get("memory") is not None:
         raise UserError(f"{path}: memory would keep results where DVC does not see them; leave it out")
+    if arguments.get("n_jobs") and "n_jobs" in known:
+        raise UserError(f"{path}: n_jobs is what `threads` decides for all models; leave it out")
+    if _is_in(module, library.PACKAGE):
+        arguments = library.DEFAULTS | arguments
     arguments = {argument: _resolve(value, seed, library) for argument, value in arguments.items()}
     inner = arguments.get("estimator")
     if inner is not None and not hasattr(inner, "fit"):
@@ -116,7 +122,12 @@ def _resolve(value: Any, seed: int, library: ModuleType) -> Any:
             raise UserError(
                 f"{value['estimator']}: {unknown.pop()!r} is unknown; allowed: estimator, arguments"
             )
-        return _construct(value["estimator"], value.get("arguments") or {}, seed, library)
+        arguments = value.get("arguments") or {}
+        if not isinstance(arguments, dict):
+            raise UserError(
+                f"{value['estimator']}: its arguments are {arguments!r}; allowed: {{name: value, …}}"
+            )
+        return _construct(value["estimator"], arguments, seed, library)
     return value
 
 
@@ -135,13 +146,17 @@ def fit(classifier: ClassifierMixin, pixels: np.ndarray, labels: np.ndarray) -> 
                     values[:] = 0
 
 
-def shares_random_numbers(classifier: ClassifierMixin) -> bool:
-    """Whether parts of `classifier` draw from one generator, so that threads would share it out by chance.
+def needs_one_thread(classifier: ClassifierMixin) -> bool:
+    """Whether threads would fit `classifier` to other bits in every run.
 
-    It is that of the C libraries libsvm and liblinear.
+    The C libraries libsvm and liblinear draw from one generator, which threads would share out by chance.
+    Forests add what their trees predict in the order in which threads finish: one inside another
+    classifier may predict while that is fitted.
     """
-    machines = (type(part).__module__.startswith("sklearn.svm") for part in _walk(classifier))
-    return any(machines) or "liblinear" in str(classifier.get_params())
+    whole, *parts = _walk(classifier)
+    machines = (type(part).__module__.startswith("sklearn.svm") for part in (whole, *parts))
+    forests = (type(part).__module__ == "sklearn.ensemble._forest" for part in parts)
+    return any(machines) or any(forests) or "liblinear" in str(classifier.get_params())
 
 
 def predict_proba(classifier: ClassifierMixin, pixels: np.ndarray) -> np.ndarray:

@@ -50,7 +50,8 @@ def draw_accuracies(summary: pd.DataFrame) -> Figure:
         errors.errorbar(
             error.iloc[i], i, xerr=[[b.iloc[i]] for b in bounds], fmt="o", color=colour, capsize=4
         )
-    _logarithmic(errors, "x", 100 * (1 - rows.accuracy_high.max()), 100 * (1 - rows.accuracy_low.min()))
+    shares = 100 * (1 - rows[["accuracy", "accuracy_low", "accuracy_high"]].to_numpy())
+    _logarithmic(errors, "x", shares[shares > 0].min(), shares.max())
     errors.set(xlabel="wrong (%), logarithmic", title="Error and its 95 % interval")
     return figure
 
@@ -93,7 +94,8 @@ def draw_cost(cost: pd.Series, errors: pd.Series, what: str) -> Figure:
     """
     models = list(cost.index)
     colours = [colour_of(model) for model in models]
-    x, y = cost.to_numpy(float), 100 * errors[models].to_numpy(float)
+    x = np.maximum(cost.to_numpy(float), 0.001)  # seconds have three places, and zero none on this axis
+    y = 100 * errors[models].to_numpy(float)
     names = [model if error else f"{model}: none wrong" for model, error in zip(models, y, strict=True)]
     y = np.where(y > 0, y, y[y > 0].min(initial=1) / 2)
     room = width_of(names, 9) + 0.5
@@ -112,7 +114,7 @@ def draw_cost(cost: pd.Series, errors: pd.Series, what: str) -> Figure:
 def draw_embedding(embedding: pd.DataFrame) -> Figure:
     """The test images on a plane, by PCA and by t-SNE, coloured by digit."""
     figure, axes = plt.subplots(1, 2, figsize=(10.4, 5.2))
-    figure.subplots_adjust(left=0.06, right=0.92, bottom=0.11, top=0.92, wspace=0.2)
+    figure.subplots_adjust(left=0.075, right=0.92, bottom=0.11, top=0.92, wspace=0.2)
     names = {"pca": ("PCA", "principal component"), "tsne": ("t-SNE", "t-SNE axis")}
     for axis, (method, (name, label)) in zip(axes, names.items(), strict=True):
         columns = [f"{method}_1", f"{method}_2"]
@@ -214,7 +216,7 @@ def draw_hardest(images: np.ndarray, captions: list[str], models: int) -> Figure
         captions,
         [WRONG] * len(images),
         columns=5,
-        title=f"Test images that most of {models} models get wrong",
+        title=f"Test images that {f'most of {models} models get' if models > 1 else 'the model gets'} wrong",
         label="truth: models that are right, and the digit that most others see",
         cell=1.6,
     )
@@ -236,7 +238,9 @@ def _apart(places: pd.DataFrame, least: float) -> np.ndarray:
 
 def _logarithmic(axis: plt.Axes, which: str, lowest: float, highest: float) -> None:
     """A logarithmic axis of percentages with plain numbers at 1, 2 and 5."""
-    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if lowest / 2 <= t <= highest * 2]
+    decades = range(math.floor(math.log10(lowest / 2)), 3)
+    ticks = [m * 10.0**k for k in decades for m in (1, 2, 5)]
+    ticks = [t for t in ticks if lowest / 2 <= t <= min(100, 2 * highest)]
     getattr(axis, f"set_{which}scale")("log")
     getattr(axis, f"set_{which}ticks")(ticks, [f"{t:g}" for t in ticks])
     axis.minorticks_off()

@@ -77,6 +77,8 @@ def draw_roc(curves: pd.DataFrame, areas: pd.Series, model: str) -> Figure:
     corner.minorticks_off()
     for axis in (whole, corner):
         axis.set(xlabel="false positive rate (%)", ylabel="true positive rate (%)")
+    if curves.empty:
+        corner.text(0.5, 0.5, "none: all images show one digit", ha="center", transform=corner.transAxes)
     handles, labels = whole.get_legend_handles_labels()
     figure.legend(handles, labels, loc="center right", fontsize=8.5, frameon=False)
     figure.suptitle(f"{model}: each digit against the rest (ROC)", fontsize=11, fontweight="bold")
@@ -132,7 +134,8 @@ def draw_training(history: pd.DataFrame, losses: np.ndarray, model: str) -> Figu
     first.plot(steps[width - 1 :], means, color=colour_of(model), label=f"mean of the last {width}")
     if losses.max() > 0:
         first.set_yscale("log")
-        first.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        decades = np.log10(losses.max() / max(losses.min(), 1e-10))
+        first.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 4 else (1,)))
         first.yaxis.set_major_formatter("{x:g}")
         first.yaxis.set_minor_locator(NullLocator())
     first.set(xlabel="step (batches)", ylabel=UNITS["loss"][1], title="Loss over the steps")
@@ -155,10 +158,10 @@ def draw_predictions(images: np.ndarray, labels: np.ndarray, probabilities: np.n
 
 
 def draw_truths(images: np.ndarray, labels: np.ndarray, predicted: np.ndarray, model: str) -> Figure:
-    """Nine images, each titled 'pred / truth': green when right, red when wrong."""
+    """A grid of images, each titled 'pred / truth': green when right, red when wrong."""
     right = predicted == labels
     captions = [f"{_mark(r)} {p} / {t}" for r, p, t in zip(right, predicted, labels, strict=True)]
-    title, label = f"{model}: nine at random", "pred / truth (digits); green ✓ right, red ✗ wrong"
+    title, label = f"{model}: test images at random", "pred / truth (digits); green ✓ right, red ✗ wrong"
     return draw_sheet(images, captions, _colours(right), columns=3, title=title, label=label, cell=1.45)
 
 
