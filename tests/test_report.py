@@ -185,6 +185,7 @@ def test_the_report_says_what_the_tables_say(trained, run_stage):
     for name in few_names():
         assert f'id="{name.replace("/", "-")}"' in page
     assert str(trained) not in page
+    assert re.search(r"(It|Of them <a [^>]*>\S+</a>)\s+really beats (none|\d+) of the", page)
     assert not re.findall(r"(?:src|href)=[\"']https?://(?!github\.com/tofsjonas)", page)
     assert len(page) < 10e6
     cost = pd.read_csv(trained / "outputs/report/cost.csv").set_index("model")
