@@ -8,7 +8,6 @@ outputs/ensembles/{mean,vote}.npy, what all models predict together, in the form
 and outputs/tables/*.csv, tidy tables with a column `model` that holds framework/model.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from stages.common import command, dataset, files, params, results
 from stages.evaluation import comparison, scores
 from stages.evaluation.tables import HISTORY, TABLES, load_table
 
+COUNTS = ("parameters", "training_images")
 METRICS = results.OUTPUTS / "metrics"
 ENSEMBLES = results.OUTPUTS / "ensembles"
 
@@ -32,7 +32,7 @@ def main() -> None:
         model: load_predictions(path, len(labels))
         for model, path in find("predictions", models, "npy").items()
     }
-    cards = {model: load_card(path) for model, path in find("cards", models, "json").items()}
+    cards = {model: results.load_card(*model.split("/")) for model in find("cards", models, "json")}
     histories = {
         model: load_table(path, HISTORY) for model, path in find("history", with_epochs, "csv").items()
     }
@@ -42,8 +42,11 @@ def main() -> None:
     metrics = {model: scalars for model, (scalars, _) in assessed.items()}
     tables = {
         "summary": pd.DataFrame(
-            [{"model": model, **metrics[model], **cards.get(model, {})} for model in everyone]
-        ).astype({"parameters": "Int64", "training_images": "Int64"}),
+            [
+                {"model": model, **metrics[model]} | {key: cards.get(model, {}).get(key) for key in COUNTS}
+                for model in everyone
+            ]
+        ).astype(dict.fromkeys(COUNTS, "Int64")),
         "history": by_model(histories or {"": pd.DataFrame(columns=HISTORY)}),
         "pairs": comparison.pairs(labels, everyone),
         "contributions": comparison.contributions(labels, predictions),
@@ -105,16 +108,6 @@ def load_predictions(path: Path, images: int) -> np.ndarray:
         row = int(np.abs(probabilities.sum(axis=1) - 1).argmax())
         raise command.UserError(f"{path}: the probabilities of image {row} do not sum to 1")
     return probabilities
-
-
-def load_card(path: Path) -> dict[str, int | None]:
-    """The model's number of parameters and of training images."""
-    with files.reading(path, "is no card of a model"):
-        card = json.loads(path.read_text(encoding="utf-8"))
-        numbers = {key: card[key] for key in ("parameters", "training_images")}
-        if not all(number is None or type(number) is int for number in numbers.values()):
-            raise TypeError(f"it holds {numbers}")
-        return numbers
 
 
 def print_summary(summary: pd.DataFrame) -> None:

@@ -2,8 +2,8 @@
 
     python -m stages.report
 
-Reads outputs/{tables,plots,timings}/, outputs/parity.csv and, from params.yaml, the models, their
-architectures, data.dataset, seed, threads, profile and device.
+Reads outputs/{tables,plots,cards,timings}/, outputs/parity.csv and, from params.yaml, data.dataset, seed,
+threads, profile and device.
 Writes outputs/report/: index.html, resume.md and cost.csv (parameters and seconds). Seconds differ
 from run to run: this is, beside the timings, the one result that two runs do not repeat to the bit.
 """
@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from stages.common import architecture, command, files, params, results
+from stages.common import command, files, params, results
 from stages.evaluation.tables import LEVEL, PARITY, load_table, load_tables
 from stages.pictures import overall, style
 
@@ -60,8 +60,9 @@ SINGLE = {
 def main() -> None:
     command.no_arguments(__doc__)
     tables = load_tables()
-    seconds = load_seconds()
-    summary = tables["summary"].set_index("model").join(seconds)
+    summary = tables["summary"].set_index("model")
+    seconds = load_seconds(summary.index)
+    summary = summary.join(seconds)
     summary = summary.sort_values("accuracy", ascending=False, kind="stable")
     content = {
         "dataset": Path(params.read("data.dataset", str)).name,  # of a folder of one's own no more
@@ -98,16 +99,16 @@ def main() -> None:
     print(f"{REPORT / 'index.html'}: {len(content['models'])} models")
 
 
-def load_seconds() -> pd.DataFrame:
-    """The seconds that each model took, by framework/model."""
-    folder = results.OUTPUTS / "timings"
+def load_seconds(models: pd.Index) -> pd.DataFrame:
+    """The seconds that each model took, by framework/model; those of no framework, ensembles, left out."""
     rows = {}
-    for framework in results.FRAMEWORKS:
-        for name in params.model_names(framework):
-            path = folder / framework / f"{name}.json"
+    for model in models:
+        framework, name = model.split("/")
+        if framework in results.FRAMEWORKS:
+            path = results.path("timings", framework, name, "json")
             with files.reading(path, "holds no seconds of a model"):
                 timings = json.loads(path.read_text(encoding="utf-8"))
-                rows[f"{framework}/{name}"] = {key: kind(timings[key]) for key, kind in TIMINGS.items()}
+                rows[model] = {key: kind(timings[key]) for key, kind in TIMINGS.items()}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -173,18 +174,15 @@ def speed_picture(summary: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 def models(names: list[str], tables: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
     """What the page says of each model: its recipe, its layers, its digits, its pictures."""
-    sections = {framework: params.read(framework, dict) for framework in results.FRAMEWORKS}
-    architectures = params.read("architectures", dict[str, architecture.Architecture])
     content = []
     for model in names:
         framework, name = model.split("/")
-        recipe = sections.get(framework, {}).get(name, {})
-        layers = architectures.get(recipe.get("architecture"))
+        card = results.load_card(framework, name) if framework in results.FRAMEWORKS else {}
         content.append(
             {
                 "name": model,
-                "recipe": recipe,
-                "layers": architecture.describe(layers) if layers else None,
+                "recipe": card.get("recipe"),
+                "layers": card.get("layers"),
                 "digits": records(tables["per_digit"][tables["per_digit"].model == model]),
                 "pictures": {
                     kind: shown

@@ -43,13 +43,14 @@ def main() -> None:
     name = command.model_name(__doc__)
     settings = params.read_model(FRAMEWORK, name, Settings)
     layers = params.read(f"architectures.{settings.architecture}", architecture.Architecture)
+    described = architecture.describe(layers)
     environment.use_all_threads()
     generator = np.random.default_rng(params.read("seed", params.Seed))
     data = dataset.load_training(training.held_out(settings))
     test_images = dataset.scale_pixels(dataset.load_test_images(), settings.pixel_range)
 
     model = f"{FRAMEWORK}.{name}"
-    print(f"{model} on cpu\n{architecture.describe(layers)}", flush=True)
+    print(f"{model} on cpu\n{described}", flush=True)
     with training.enough_memory(model):
         network = scratch.build(layers, generator, settings.initialization)
         with results.Stopwatch() as training_time, np.errstate(over="ignore", invalid="ignore"):
@@ -65,6 +66,8 @@ def main() -> None:
         write_weights=partial(scratch.save, network),
         parameters=sum(architecture.parameter_counts(layers)),
         training_images=len(data.train_images),
+        recipe=params.read(model, dict),
+        layers=described,
         device="cpu",
         training_time=training_time,
         prediction_time=prediction_time,

@@ -25,8 +25,6 @@ if __name__ == "__main__":
 import numpy as np
 from joblib import parallel_config
 from pydantic import Field
-from sklearn.base import ClassifierMixin
-from sklearn.exceptions import ConvergenceWarning
 
 from stages.common import command, dataset, params, results
 from stages.models import sklearn
@@ -73,6 +71,7 @@ def main() -> None:
             write_weights=partial(sklearn.save, classifier, library=library),
             parameters=sklearn.parameter_count(classifier),
             training_images=len(data.train_images),
+            recipe=params.read(f"{FRAMEWORK}.{name}", dict),
             device="cpu",
             training_time=training_time,
             prediction_time=prediction_time,
@@ -112,14 +111,14 @@ def prepare(images: np.ndarray, settings: Settings) -> np.ndarray:
     return dataset.scale_pixels(images, settings.pixel_range)
 
 
-def train(classifier: ClassifierMixin, pixels: np.ndarray, labels: np.ndarray, threads: int) -> None:
+def train(classifier: sklearn.ClassifierMixin, pixels: np.ndarray, labels: np.ndarray, threads: int) -> None:
     """Fit `classifier` in place. Prediction stays on one job: threads would add in any order."""
     jobs = 1 if sklearn.needs_one_thread(classifier) else threads
     with parallel_config("threading", n_jobs=jobs), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         sklearn.fit(classifier, pixels, labels)
     for warning in caught:
-        if issubclass(warning.category, ConvergenceWarning):
+        if issubclass(warning.category, sklearn.ConvergenceWarning):
             print(f"not converged: {str(warning.message).splitlines()[0]}", flush=True)
 
 

@@ -60,6 +60,7 @@ def main() -> None:
     name = command.model_name(__doc__)
     settings = params.read_model(FRAMEWORK, name, Settings)
     layers = params.read(f"architectures.{settings.architecture}", architecture.Architecture)
+    described = architecture.describe(layers)
     model = f"{FRAMEWORK}.{name}"
     device = choose_device(params.read("device", str))
     precision = training.choose_precision(settings.precision, multiplies_bfloat16(device), model)
@@ -68,7 +69,7 @@ def main() -> None:
     test_images = dataset.scale_pixels(dataset.load_test_images(), settings.pixel_range)
 
     place = training.place(device, precision)
-    print(f"{model} on {place}\n{architecture.describe(layers)}", flush=True)
+    print(f"{model} on {place}\n{described}", flush=True)
     with training.enough_memory(model, tf.errors.ResourceExhaustedError):
         network = tensorflow.build(layers)
         with results.Stopwatch() as training_time:
@@ -84,6 +85,8 @@ def main() -> None:
         write_weights=partial(tensorflow.save, network),
         parameters=sum(architecture.parameter_counts(layers)),
         training_images=len(data.train_images),
+        recipe=params.read(model, dict),
+        layers=described,
         device=place,
         training_time=training_time,
         prediction_time=prediction_time,

@@ -68,7 +68,7 @@ HEAVY = {
 """Libraries that take their time to import."""
 BRING = {
     "pooch": {"requests"},
-    "sklearn": {"scipy", "pandas"},
+    "sklearn": {"scipy"},
     "matplotlib": {"PIL"},
     "seaborn": {"matplotlib", "pandas", "scipy", "PIL"},
     "tensorflow": {"requests"},

@@ -25,7 +25,8 @@ def read(workspace, key, kind):
         ("pixel_range", [1, 0], "the first number must be smaller"),
         ("pixel_range", 1, "pytorch.mlp.pixel_range is 1: it should be a valid list"),
         ("pixel_range", [0, 1e39], "pytorch.mlp.pixel_range.1 is 1e+39: it should be less than or equal to"),
-        ("epochs", 2**31, "pytorch.mlp.epochs is 2147483648: it should be less than"),
+        ("epochs", 100_001, "pytorch.mlp.epochs is 100001: it should be less than or equal to 100000"),
+        ("batch_size", 2**31, "pytorch.mlp.batch_size is 2147483648: it should be less than"),
         ("nesterov", 0.9, "pytorch.mlp.nesterov is unknown; allowed: architecture, batch_size"),
         ("validation_images", -5, "pytorch.mlp.validation_images is -5"),
         ("prediction_shift", True, "pytorch.mlp.prediction_shift is True: a number is wanted"),
@@ -58,9 +59,15 @@ def test_a_wrong_value_is_named_with_what_is_allowed(workspace, key, value, comp
             ("architectures.cnn", architecture.Architecture),
             "strid is unknown; allowed: filters, kernel, padding, stride",
         ),
+        (
+            "architectures.cnn",
+            [{"conv": {"filters": 3, "kernel": 3, "padding": "same", "stride": 29}}, {"dense": 10}],
+            ("architectures.cnn", architecture.Architecture),
+            "stride is 29: it should be less than or equal to 28",
+        ),
     ],
 )
-def test_an_unknown_key_is_named_with_those_of_its_own_section(workspace, key, value, kind, complaint):
+def test_what_is_wrong_in_a_section_is_named_with_what_is_allowed(workspace, key, value, kind, complaint):
     edit_params(workspace, key, value)
     with pytest.raises(UserError) as caught:
         read(workspace, *kind)

@@ -68,6 +68,8 @@ def test_a_model_learns_repeats_and_comes_back_from_its_file(run_stage, framewor
     held_out = 0 if framework == "sklearn" else settings.get("validation_images", 40)
     assert card["training_images"] == TRAIN - held_out
     assert card["parameters"] > 0
+    assert card["recipe"] == settings
+    assert (card["layers"] is None) == (framework == "sklearn")
     timings = json.loads(results.path("timings", framework, model, "json").read_text())
     assert list(timings) == ["device", "training_seconds", "prediction_seconds"]
     assert not list(results.OUTPUTS.rglob("*.partial*"))
@@ -371,6 +373,18 @@ def test_parts_fitted_side_by_side_repeat_to_the_bit(run_stage, estimator, argum
     for _ in range(3):
         run_stage("train_sklearn", "random_forest", **edits)
         assert outputs("sklearn", "random_forest") == first
+
+
+def test_a_card_holds_what_yaml_knows_and_json_does_not(run_stage):
+    entry = {"library": "sklearn", "estimator": "sklearn.linear_model.LogisticRegression"}
+    entry |= {"pixel_range": [0, 1], "arguments": {"C": float("inf"), "tol": 10.0}}
+    run_stage("train_sklearn", "knn_3", **{"sklearn.knn_3": entry})
+    assert results.load_card("sklearn", "knn_3")["recipe"]["arguments"] == {"C": "Infinity", "tol": 10.0}
+
+
+def test_lightgbm_takes_the_threads_of_all_models_and_repeats():
+    classifier = build("lightgbm.LGBMClassifier", {}, seed=0, library=lightgbm)
+    assert (classifier.n_jobs, classifier.get_params()["deterministic"]) == (0, True)
 
 
 def test_probabilities_that_do_not_sum_to_one_are_refused(run_stage):

@@ -130,6 +130,13 @@ def test_right_is_green_with_a_tick_and_wrong_is_red_with_a_cross():
     plt.close(figure)
 
 
+def test_a_roc_picture_without_curves_says_why():
+    curves = pd.DataFrame(columns=["digit", "false_positive_rate", "true_positive_rate"], dtype=float)
+    figure = single.draw_roc(curves, pd.Series(dtype=float), "a/b")
+    assert [text.get_text() for text in figure.axes[1].texts] == ["none: all images show one digit"]
+    plt.close(figure)
+
+
 def test_the_worst_mistakes_come_first_and_a_perfect_model_has_none():
     labels = np.arange(10)
     probabilities = np.eye(10, dtype=np.float32)[labels]

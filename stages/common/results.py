@@ -3,14 +3,17 @@
 `outputs/<kind>/<framework>/<model>.<extension>`, one file of each kind a model.
 """
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pydantic_core import to_json
 
 from stages.common.command import UserError
-from stages.common.files import replacing_all, write_array, write_json
+from stages.common.files import reading, replacing_all, write_array, write_json
 
 OUTPUTS = Path("outputs")
 WEIGHTS = {"pytorch": "safetensors", "tensorflow": "weights.h5", "scratch": "npz", "sklearn": "skops"}
@@ -41,6 +44,8 @@ def save(
     write_weights: Callable[[Path], None],
     parameters: int | None,
     training_images: int,
+    recipe: dict[str, Any],
+    layers: str | None = None,
     device: str,
     training_time: Stopwatch,
     prediction_time: Stopwatch,
@@ -52,7 +57,7 @@ def save(
     probabilities: float (n_test, 10), row i = class probabilities of test image i; saved as float32.
     write_weights: writes the trained model to a path.
     parameters: how many numbers the training set; None if that is not known. training_images: how
-    many it saw.
+    many it saw. recipe: its entry in params.yaml. layers: a network's, in words. The card holds these.
     device, training_time, prediction_time: all that differs between equal runs.
     write_history: writes the epochs as .csv; losses: float (steps,), each batch's mean cross-entropy in
     nats before its update, saved as float32. None for a model without epochs.
@@ -61,7 +66,12 @@ def save(
     """
     if not np.isfinite(probabilities).all():
         raise UserError(f"params.yaml: {framework}.{model} predicts nan or infinity; change its parameters")
-    card = {"parameters": parameters, "training_images": training_images}
+    card = {
+        "parameters": parameters,
+        "training_images": training_images,
+        "recipe": json.loads(to_json(recipe, inf_nan_mode="strings")),  # YAML knows more than JSON
+        "layers": layers,
+    }
     timings = {
         "device": device,
         "training_seconds": training_time.seconds,
@@ -76,6 +86,20 @@ def save(
             write_history(partial(path("history", framework, model, "csv")))
         if losses is not None:
             write_array(partial(path("losses", framework, model, "npy")), losses.astype(np.float32))
+
+
+CARD = {"parameters": int | None, "training_images": int, "recipe": dict, "layers": str | None}
+
+
+def load_card(framework: str, model: str) -> dict[str, Any]:
+    """What `save` wrote into a model's card. Raises UserError, naming the file, if it is something else."""
+    card_path = path("cards", framework, model, "json")
+    with reading(card_path, "is no card of a model"):
+        card = json.loads(card_path.read_text(encoding="utf-8"))
+        for key, kind in CARD.items():
+            if not isinstance(card[key], kind) or isinstance(card[key], bool):
+                raise TypeError(f"{key} is {card[key]!r}")
+        return card
 
 
 def path(kind: str, framework: str, model: str, extension: str) -> Path:

@@ -18,14 +18,16 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier
 
 from stages.common import files
 from stages.common.command import UserError
 from stages.common.dataset import CLASSES
 from stages.common.environment import without
 
-with without("torch"):  # skops walks through all of scikit-learn, a corner of which imports it
+with without("pandas", "pytest"):  # it takes what it finds, for what nobody here does
+    from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier
+    from sklearn.exceptions import ConvergenceWarning  # noqa: F401, for the stage
+with without("pytest", "torch"):  # skops walks through all of scikit-learn, corners of which import them
     import skops.io
 
 PACKAGE = "sklearn"
