@@ -76,7 +76,8 @@ def overall_pictures(
         yield f"overall/training_{quantity}.png", overall.draw_curves, tables["history"], quantity
     trained = summary.parameters.dropna()
     errors = 1 - summary.accuracy
-    yield "overall/accuracy_by_parameters.png", overall.draw_cost, trained, errors, "parameters (count)"
+    if len(trained):
+        yield "overall/accuracy_by_parameters.png", overall.draw_cost, trained, errors, "parameters (count)"
     best_first = list(summary.sort_values("accuracy", ascending=False, kind="stable").index)
     yield "overall/agreement.png", overall.draw_agreement, tables["pairs"], best_first
     yield "overall/pairs.png", overall.draw_pairs, tables["pairs"], best_first, LEVEL

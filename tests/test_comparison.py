@@ -89,9 +89,9 @@ def test_a_vote_counts_models_and_breaks_ties_by_the_mean():
 
 @pytest.mark.parametrize("models", [2, 10, 24, 40])
 def test_a_tied_vote_follows_the_mean_however_small_its_lead(models):
-    """Half of the models prefer 3, half 7, whose mean is higher by 1e-4."""
+    """Half of the models prefer 3, half 7, whose mean is higher by 1e-6."""
     rows = np.zeros((models, 10))
-    rows[::2, [3, 7]], rows[1::2, [3, 7]] = (0.6, 0.4), (0.3999, 0.6001)
+    rows[::2, [3, 7]], rows[1::2, [3, 7]] = (0.6, 0.4), (0.399999, 0.600001)
     predictions = {str(number): row[None].astype(np.float32) for number, row in enumerate(rows)}
     (vote,) = comparison.ensembles(predictions)["ensemble/vote"]
     assert vote.argmax() == 7
@@ -110,6 +110,21 @@ def test_what_a_model_adds_is_the_accuracy_with_it_less_that_without_it():
     assert table.gained["c/strong"] - table.lost["c/strong"] == round(200 * (with_all - without))
     assert table.p["c/strong"] < 0.05 < table.p["a/weak"]
     assert table.p_holm["c/strong"] == pytest.approx(3 * table.p["c/strong"])
+
+
+def test_what_is_left_without_a_model_decides_as_an_ensemble_of_the_others_would():
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        names = [f"a/m{i}" for i in range(3)]  # each a vote of five: many equal probabilities
+        votes = generator.multinomial(5, np.full(10, 0.1), size=(3, 200)) / 5
+        predictions = dict(zip(names, votes.astype(np.float32), strict=True))
+        table = comparison.contributions(LABELS, predictions).set_index("model")
+        accuracy = np.mean(comparison.ensembles(predictions)[comparison.MEAN].argmax(axis=1) == LABELS)
+        for name in names:
+            others = {other: p for other, p in predictions.items() if other != name}
+            without = comparison.ensembles(others)[comparison.MEAN].argmax(axis=1) == LABELS
+            assert table.accuracy_without[name] == np.mean(without)
+            assert table.accuracy_without[name] + table.gain[name] == pytest.approx(accuracy)
 
 
 def test_one_model_alone_has_no_pairs_and_adds_to_nothing():

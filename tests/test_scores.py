@@ -144,13 +144,41 @@ def test_a_curve_of_few_points_looks_like_the_whole_curve(sureness):
 def test_a_straight_piece_is_bent_where_the_axis_is_logarithmic():
     labels = np.tile(np.arange(10), 400).astype(np.uint8)
     votes = np.round(near(labels, 2) * 3) / 3  # few different scores: long straight pieces
-    for digit, rows in scores.thinned(curves := scores.roc_curves(labels, votes)).groupby("digit"):
-        smallest = curves[digit][0][curves[digit][0] > 0].min()
+    curves = scores.roc_curves(labels, votes)
+    smallest = min(rates[rates > 0].min() for rates, _ in curves.values())  # where the picture's axis begins
+    for digit, rows in scores.thinned(curves).groupby("digit"):
         x, y = np.maximum(rows.false_positive_rate, smallest / 2), rows.true_positive_rate
         rates = np.geomspace(smallest, 1, 200)
         true = np.interp(rates, *curves[digit])
         drawn = np.interp(np.log(rates), np.log(x), y)
         assert np.maximum(drawn, 0.8) == pytest.approx(np.maximum(true, 0.8), abs=0.005)
+
+
+@pytest.mark.parametrize("images", [50, 100, 1000])
+def test_a_curve_of_few_scores_is_bent_on_the_axis_that_all_digits_share(images):
+    labels = np.tile(np.arange(10), images // 10).astype(np.uint8)
+    digits = labels.copy()
+    digits[::9] = (digits[::9] + 1 + np.arange(len(digits[::9])) % 3) % 10
+    curves = scores.roc_curves(labels, np.eye(10, dtype=np.float32)[digits])  # a model of 0 and 1 alone
+    smallest = min(rates[rates > 0].min() for rates, _ in curves.values())
+    for digit, rows in scores.thinned(curves).groupby("digit"):
+        rates = np.geomspace(smallest, 1, 200)
+        x = np.log(np.maximum(rows.false_positive_rate, smallest / 2))
+        drawn = np.interp(np.log(rates), x, rows.true_positive_rate)
+        true = np.interp(rates, *curves[digit])
+        assert np.maximum(drawn, 0.8) == pytest.approx(np.maximum(true, 0.8), abs=0.01)
+
+
+def test_an_area_of_almost_one_is_not_written_as_one():
+    labels = np.tile(np.arange(10), 1000).astype(np.uint8)
+    probabilities = (0.9 * np.eye(10)[labels] + 0.01).astype(np.float32)
+    assert scores.assess(labels, probabilities)[0]["macro_auc"] == 1
+    probabilities[0, [0, 5]] = 0.4, 0.52
+    probabilities[1, [0, 1]] = 0.41, 0.51  # one 1 is more like a 0 than one 0: the area lacks 1.1e-7
+    written, tables = scores.assess(labels, probabilities)
+    assert written["macro_auc"] == 0.999999
+    assert tables["per_digit"].auc[0] == 0.999999
+    assert scores.not_quite_one(0.5) == 0.5
 
 
 def test_a_curve_without_a_corner_left_out_stays_whole():

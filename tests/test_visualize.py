@@ -2,13 +2,15 @@
 
 import os
 import signal
-from itertools import combinations
+from itertools import combinations, pairwise
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import FEW, few_names, right
+from matplotlib.text import Text
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -157,6 +159,114 @@ def test_the_worst_mistakes_come_first_and_a_perfect_model_has_none():
     assert len(mistakes(np.eye(10, dtype=np.float32))) == 0
 
 
+@pytest.fixture
+def three_models():
+    """Their pairs: a is really better than c, b differs from both by what may be chance."""
+    return pd.DataFrame(
+        [("a/a", "b/b", 0.01, 0.3, 0.97), ("a/a", "c/c", 0.1, 0.001, 0.8), ("b/b", "c/c", 0.09, 0.05, 0.85)],
+        columns=["model", "other", "difference", "p_holm", "agreement"],
+    ).replace({"a/a": "pytorch/a", "b/b": "scratch/b", "c/c": "sklearn/c"})
+
+
+def texts_by_place(axis):
+    return {(t.get_position()[1], t.get_position()[0]): t.get_text() for t in axis.texts}
+
+
+def test_the_matrix_of_differences_has_the_row_s_model_less_the_column_s(three_models):
+    names = ["pytorch/a", "scratch/b", "sklearn/c"]
+    axis = overall.draw_pairs(three_models, names, level=0.05).axes[0]
+    texts = {(0, 1): "+1.00", (1, 0): "-1.00", (0, 2): "+10.0", (2, 0): "-10.0", (1, 2): "+9.00"}
+    assert texts_by_place(axis) == texts | {(2, 1): "-9.00"}
+    coloured = ~np.isnan(axis.images[0].get_array().filled(np.nan))
+    assert np.argwhere(coloured).tolist() == [[0, 2], [2, 0]]
+    assert axis.images[0].get_array()[0, 2] == pytest.approx(10)
+    assert [label.get_text() for label in axis.get_yticklabels()] == names
+    plt.close("all")
+
+
+def test_the_matrix_of_agreement_is_symmetric(three_models):
+    axis = overall.draw_agreement(three_models, ["sklearn/c", "pytorch/a", "scratch/b"]).axes[0]
+    texts = {(0, 1): "80.0", (0, 2): "85.0", (1, 2): "97.0"}
+    assert texts_by_place(axis) == texts | {(j, i): text for (i, j), text in texts.items()}
+    plt.close("all")
+
+
+def test_contributions_are_sorted_and_the_real_ones_starred():
+    table = pd.DataFrame(
+        {"model": ["pytorch/a", "scratch/b"], "gain": [0.002, -0.001], "p_holm": [0.01, 0.4]}
+    )
+    (axis,) = overall.draw_contributions(table, 0.98, level=0.05).axes
+    assert [bar.get_width() for bar in axis.patches] == pytest.approx([-0.1, 0.2])
+    assert [text.get_text() for text in axis.texts] == ["-0.10", "+0.20 *"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["scratch/b", "pytorch/a"]
+    plt.close("all")
+
+
+def test_bars_and_points_show_accuracies_and_errors_with_their_intervals():
+    summary = pd.DataFrame(
+        [("pytorch/a", 0.98, 0.97, 0.99), ("sklearn/c", 1.0, 0.996, 1.0)],
+        columns=["model", "accuracy", "accuracy_low", "accuracy_high"],
+    )
+    bars, errors = overall.draw_accuracies(summary).axes
+    assert [bar.get_width() for bar in bars.patches] == pytest.approx([98, 100])
+    assert errors.lines[0].get_xdata() == pytest.approx([2])
+    assert errors.collections[0].get_segments()[0][:, 0] == pytest.approx([1, 3])
+    assert [text.get_text() for text in errors.texts] == ["none wrong"]
+    assert errors.texts[0].get_position() == (8, 0)
+    assert errors.texts[0].xy == (pytest.approx(0.4), 1)
+    plt.close("all")
+
+
+def test_a_reliability_diagram_has_confidence_below_and_accuracy_at_the_side():
+    bins = {"low": [0.4, 0.8], "high": [0.6, 1.0], "images": [10, 90], "confidence": [0.5, 0.9]}
+    bins |= {"accuracy": [0.3, 0.8], "accuracy_low": [0.1, 0.7], "accuracy_high": [0.6, 0.85]}
+    points, images = single.draw_calibration(pd.DataFrame(bins), 0.05, "pytorch/a").axes
+    assert points.lines[1].get_xydata().tolist() == [[50, 30], [90, 80]]
+    spans = [segment[:, 1].tolist() for segment in points.collections[0].get_segments()]
+    assert spans == [pytest.approx([10, 60]), pytest.approx([70, 85])]
+    assert [(bar.get_x(), bar.get_height()) for bar in images.patches] == [(40, 10), (80, 90)]
+    plt.close("all")
+
+
+def test_the_truth_is_green_and_the_wrong_prediction_red():
+    probabilities = np.full(10, 0.01, np.float32)
+    probabilities[[3, 8]] = 0.32, 0.6
+    _, bars = single.draw_probabilities(np.zeros((28, 28), np.uint8), 3, probabilities, "a/b").axes
+    assert [bar.get_height() for bar in bars.patches] == pytest.approx(100 * probabilities)
+    colours = [matplotlib.colors.to_hex(bar.get_facecolor()) for bar in bars.patches]
+    assert (colours[3], colours[8], len(set(colours))) == (style.RIGHT, style.WRONG, 3)
+    plt.close("all")
+
+
+def test_digits_have_their_places_in_both_embeddings():
+    rows = [(digit, digit, 2.0 * digit, -digit, digit + 1.0) for digit in range(10) for _ in range(3)]
+    embedding = pd.DataFrame(rows, columns=["digit", "pca_1", "pca_2", "tsne_1", "tsne_2"])
+    for axis, place in zip(overall.draw_embedding(embedding).axes, ([4, 8], [-4, 5]), strict=True):
+        assert axis.collections[4].get_offsets().tolist() == 3 * [place]
+        assert "30 test images" in axis.get_title()
+    plt.close("all")
+
+
+def test_without_any_number_of_parameters_that_picture_is_left_out(evaluated, run_stage):
+    table = pd.read_csv("outputs/tables/summary.csv").assign(parameters=None)
+    table.to_csv("outputs/tables/summary.csv", index=False)
+    run_stage("visualize")
+    run_stage("report")
+    assert "overall/accuracy.png" in pictures(evaluated)
+    assert "overall/accuracy_by_parameters.png" not in pictures(evaluated)
+
+
+def test_names_beside_the_points_do_not_overlap_however_many_there_are():
+    names = [f"sklearn/model_{i}" for i in range(60)]
+    cost = pd.Series(np.geomspace(1, 1e3, 60), names)
+    figure = overall.draw_cost(cost, pd.Series(0.01, names), "time (seconds)")
+    figure.canvas.draw()
+    boxes = [Text.get_window_extent(text) for text in figure.axes[0].texts]  # without their lines
+    boxes.sort(key=lambda box: box.y0)
+    assert all(lower.y1 <= upper.y0 for lower, upper in pairwise(boxes))
+    plt.close(figure)
+
+
 def test_the_hardest_images_are_those_that_most_models_get_wrong():
     labels = np.array([0, 1, 2])
     predicted = np.array([[0, 7, 2], [0, 7, 3], [0, 8, 2], [0, 1, 2]])
@@ -262,13 +372,29 @@ def test_axes_of_errors_have_numbers_however_few_there_are(wrong):
     summary = pd.DataFrame({"model": errors.index, "accuracy": 1 - errors.to_numpy()})
     summary[["accuracy_low", "accuracy_high"]] = bounds
     cost = pd.Series([0.0, 1.0, 10.0], errors.index)
-    for figure in (overall.draw_accuracies(summary), overall.draw_cost(cost, errors, "time (seconds)")):
-        figure.canvas.draw()
-        axis = figure.axes[-1]
-        numbers = axis.get_xticklabels() if len(figure.axes) == 2 else axis.get_yticklabels()
-        low, high = axis.get_xlim() if len(figure.axes) == 2 else axis.get_ylim()
-        assert sum(low <= float(number.get_text()) <= high for number in numbers) >= 2
-        plt.close(figure)
+    accuracies = overall.draw_accuracies(summary).axes[-1].xaxis
+    costs = overall.draw_cost(cost, errors, "time (seconds)").axes[-1].yaxis
+    for axis in (accuracies, costs):
+        assert len(numbers_on(axis)) >= 2
+    plt.close("all")
+
+
+def numbers_on(axis):
+    """The texts at the ticks of an axis, within its limits."""
+    axis.figure.canvas.draw()
+    low, high = sorted(axis.get_view_interval())
+    ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+    return {t.label1.get_text() for t in ticks if low <= t.get_loc() <= high} - {""}
+
+
+@pytest.mark.parametrize(
+    "cost", [(0, 1, 10), (2e4, 5e4, 8e4), (2.3, 4.1, 8.9), (1e5, 2e5, 4e5), (11, 13, 15)]
+)
+def test_axes_of_costs_have_numbers_however_close_these_are(cost):
+    names = [f"sklearn/m{i}" for i in range(len(cost))]
+    figure = overall.draw_cost(pd.Series(cost, names), pd.Series([0.01, 0.02, 0.3], names), "time (seconds)")
+    assert len(numbers_on(figure.axes[0].xaxis)) >= 2
+    plt.close(figure)
 
 
 @pytest.mark.parametrize("least", [1.0, 1e-3, 1e-8, 0.0])

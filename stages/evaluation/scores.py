@@ -49,8 +49,8 @@ def measure(
     """The scalars of one model, rounded to six places. digits: of `per_digit`. bins: of `calibration`.
 
     accuracy: share of images, with the bounds of its 95 % interval (Wilson, 1927).
-    log_loss: mean cross-entropy in nats; a probability of 0 counts as 1.2e-7, what float32 can
-        tell from 0 beside 1.
+    log_loss: mean cross-entropy in nats; a probability below 1.2e-7, what float32 can tell from 0
+        beside 1, counts as that.
     macro_f1: mean over the digits that an image shows or the model predicts.
     macro_auc: mean of the areas under the ROC curves of each digit against the rest, digits that no
         image or every image shows left out. None if none is left.
@@ -67,11 +67,16 @@ def measure(
         "accuracy_high": high,
         "log_loss": log_loss(labels, probabilities, labels=DIGITS),
         "macro_f1": digits.f1.mean(),
-        "macro_auc": digits.auc.mean() if digits.auc.notna().any() else None,
+        "macro_auc": not_quite_one(digits.auc.mean()) if digits.auc.notna().any() else None,
         "calibration_error": (gaps * bins.images).sum() / len(labels),
         "brier_score": brier_score_loss(labels, probabilities, labels=DIGITS),
     }
     return {name: None if value is None else round(float(value), 6) for name, value in scalars.items()}
+
+
+def not_quite_one(area: float) -> float:
+    """An area that six places would round to 1 although it is less, as the largest that they do not."""
+    return min(area, 0.999999) if area < 1 else area
 
 
 def wilson_interval(correct: int, images: int) -> tuple[float, float]:
@@ -102,32 +107,34 @@ def roc_curves(labels: np.ndarray, probabilities: np.ndarray) -> Curves:
 
 
 def thinned(curves: Curves) -> pd.DataFrame:
-    """At most ROC_POINTS points on each curve, with which it looks the same: it is for the eye."""
+    """At most ROC_POINTS points on each curve, with which it looks the same: it is for the eye.
+
+    All are drawn on the same axes, of which the logarithmic one begins at half the smallest rate of any.
+    """
     tables = []
+    smallest = min((x[x > 0].min() for x, _ in curves.values()), default=1)
     for digit, (x, y) in curves.items():
-        smallest = x[x > 0].min() / 2
-        between = np.setdiff1d(BETWEEN[smallest < BETWEEN], x)
+        between = np.setdiff1d([smallest, *BETWEEN[smallest < BETWEEN]], x)
         y = np.concatenate([y, np.interp(between, x, y)])
         x = np.concatenate([x, between])
         order = np.argsort(x, kind="stable")
         x, y = x[order], y[order]
-        kept = points_to_show(x, y)
+        kept = points_to_show(x, y, smallest / 2)
         tables.append(
             pd.DataFrame({"digit": digit, "false_positive_rate": x[kept], "true_positive_rate": y[kept]})
         )
     return pd.concat(tables or [pd.DataFrame(columns=["digit", "false_positive_rate", "true_positive_rate"])])
 
 
-def points_to_show(x: np.ndarray, y: np.ndarray) -> list[int]:
+def points_to_show(x: np.ndarray, y: np.ndarray, least: float) -> list[int]:
     """Indices of the points of an ROC curve to draw: at most ROC_POINTS, its ends among them.
 
     x, y: false and true positive rates (points,). One by one the point is added that lies farthest
     from the line through those before, on plain axes or where the corner is looked at: false
-    positive rates logarithmic, true positive rates from 80 % on. Distances are rounded: the last bits
-    of a logarithm differ from processor to processor, and would choose between equal ones.
+    positive rates logarithmic from `least` on, true positive rates from 80 % on. Distances are rounded:
+    the last bits of a logarithm differ from processor to processor, and would choose between equal ones.
     """
-    smallest = x[x > 0].min() / 2
-    corner_x = 1 - np.log(np.maximum(x, smallest)) / np.log(smallest)
+    corner_x = 1 - np.log(np.maximum(x, least)) / np.log(least)
     corner_y = np.maximum(5 * y - 4, 0)
     views = [(x + y, y - x), (corner_x + corner_y, corner_y - corner_x)]  # along and across the diagonal
     gaps = np.zeros(len(x))
@@ -161,7 +168,7 @@ def per_digit(labels: np.ndarray, probabilities: np.ndarray, curves: Curves) -> 
         labels, predicted, labels=DIGITS, zero_division=0
     )
     f1[~np.isin(DIGITS, [labels, predicted])] = np.nan
-    areas = [auc(*curves[digit]) if digit in curves else np.nan for digit in DIGITS]
+    areas = [not_quite_one(auc(*curves[digit])) if digit in curves else np.nan for digit in DIGITS]
     columns = {"digit": DIGITS, "precision": precision, "recall": recall, "f1": f1, "auc": areas}
     return pd.DataFrame(columns | {"support": support})
 

@@ -50,8 +50,11 @@ def draw_accuracies(summary: pd.DataFrame) -> Figure:
         errors.errorbar(
             error.iloc[i], i, xerr=[[b.iloc[i]] for b in bounds], fmt="o", color=colour, capsize=4
         )
+        if error.iloc[i] == 0:  # which a logarithmic axis has no place for
+            place = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
+            errors.annotate("none wrong", (bounds[1].iloc[i], i), **place, color=colour, fontsize=9)
     shares = 100 * (1 - rows[["accuracy", "accuracy_low", "accuracy_high"]].to_numpy())
-    _logarithmic(errors, "x", shares[shares > 0].min(), shares.max())
+    _logarithmic(errors, "x", shares[shares > 0].min(), shares.max(), most=100)
     errors.set(xlabel="wrong (%), logarithmic", title="Error and its 95 % interval")
     return figure
 
@@ -99,13 +102,16 @@ def draw_cost(cost: pd.Series, errors: pd.Series, what: str) -> Figure:
     names = [model if error else f"{model}: none wrong" for model, error in zip(models, y, strict=True)]
     y = np.where(y > 0, y, y[y > 0].min(initial=1) / 2)
     room = width_of(names, 9) + 0.5
-    width = 6.3 + room
-    figure, axis = plt.subplots(figsize=(width, 5.2))
-    figure.subplots_adjust(left=0.7 / width, right=1 - room / width, bottom=0.11, top=0.92)
+    width, height = 6.3 + room, max(5.2, 1.2 + 0.15 * len(models))
+    figure, axis = plt.subplots(figsize=(width, height))
+    figure.subplots_adjust(
+        left=0.7 / width, right=1 - room / width, bottom=0.57 / height, top=1 - 0.42 / height
+    )
     axis.scatter(x, y, c=colours, s=45, zorder=3)
-    axis.set(xscale="log", xlabel=f"{what}, logarithmic", ylabel="wrong test images (%), logarithmic")
+    axis.set(xlabel=f"{what}, logarithmic", ylabel="wrong test images (%), logarithmic")
     axis.set_title(f"Error against {what.split(' (')[0]}: better is lower and further left")
-    _logarithmic(axis, "y", y.min(), y.max())
+    _logarithmic(axis, "x", x.min(), x.max())
+    _logarithmic(axis, "y", y.min(), y.max(), most=100)
     figure.canvas.draw()
     label_points(axis, x, y, names, colours)
     return figure
@@ -135,7 +141,7 @@ def draw_embedding(embedding: pd.DataFrame) -> Figure:
                 bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.7, "linewidth": 0},
             )
         axis.set(
-            title=f"{name} of {len(embedding):,} test images",
+            title=f"{name}: {len(embedding):,} test images",
             xlabel=f"{label} 1 (no unit)",
             ylabel=f"{label} 2 (no unit)",
         )
@@ -217,7 +223,7 @@ def draw_hardest(images: np.ndarray, captions: list[str], models: int) -> Figure
         [WRONG] * len(images),
         columns=5,
         title=f"Test images that {f'most of {models} models get' if models > 1 else 'the model gets'} wrong",
-        label="truth: models that are right, and the digit that most others see",
+        label="truth: models that are right, and the most frequent wrong digit",
         cell=1.6,
     )
 
@@ -236,14 +242,16 @@ def _apart(places: pd.DataFrame, least: float) -> np.ndarray:
     return places
 
 
-def _logarithmic(axis: plt.Axes, which: str, lowest: float, highest: float) -> None:
-    """A logarithmic axis of percentages with plain numbers at 1, 2 and 5."""
-    decades = range(math.floor(math.log10(lowest / 2)), 3)
+def _logarithmic(axis: plt.Axes, which: str, lowest: float, highest: float, most: float = np.inf) -> None:
+    """A logarithmic axis up to `most` with plain numbers at 1, 2 and 5, or at 1 alone for want of room."""
+    decades = range(math.floor(math.log10(lowest / 2)), math.ceil(math.log10(2 * highest)) + 1)
     ticks = [m * 10.0**k for k in decades for m in (1, 2, 5)]
-    ticks = [t for t in ticks if lowest / 2 <= t <= min(100, 2 * highest)]
+    ticks = [t for t in ticks if lowest / 2 <= t <= min(most, 2 * highest)]
+    if which == "x" and sum(len(f"{t:,.9g}") for t in ticks) > 60:  # letters beside each other
+        ticks = [t for t in ticks if f"{t:e}".startswith("1.")]
     getattr(axis, f"set_{which}scale")("log")
-    getattr(axis, f"set_{which}ticks")(ticks, [f"{t:g}" for t in ticks])
-    axis.minorticks_off()
+    getattr(axis, f"set_{which}ticks")(ticks, [f"{t:,.9g}" for t in ticks])
+    getattr(axis, f"{which}axis").minorticks_off()
 
 
 def _square(pairs: pd.DataFrame, models: list[str], column: str) -> np.ndarray:
