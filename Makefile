@@ -74,6 +74,7 @@ clean:
 
 # uv installs several times faster than pip; where it cannot, pip does the same.
 .venv/installed: requirements.txt
+	@test ! -L .venv || { echo 'error: .venv is a link, and what it leads to would be emptied: remove it'; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 		echo 'error: $(PYTHON) is not Python 3.11, 3.12 or 3.13; name one: make PYTHON=python3.12'; exit 1; }
 	$(PYTHON) -m venv --clear .venv

@@ -74,6 +74,11 @@ def main() -> None:
             )
         network = load(layers, results.weights(framework, name))
         pixels = dataset.scale_pixels(images, settings.pixel_range)
+        if not np.isfinite(logits(network, pixels)).all():
+            raise command.UserError(
+                f"{results.weights(framework, name)} gives logits that are nan or infinity; "
+                "`dvc repro` makes it anew"
+            )
         for row in compare(framework, network, layers, pixels):
             rows.append({"model": f"{framework}/{name}", **row})
             print(

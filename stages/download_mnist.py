@@ -7,6 +7,7 @@ Writes data/{train,test}_{images,labels}.npy. Needs some seconds; later runs fin
 user's cache folder and download nothing.
 """
 
+import errno
 import gzip
 import os
 import re
@@ -155,9 +156,11 @@ def fetch(published: Published, cache: Path) -> dict[str, Path]:
                     url = f"{source}{PARTS[part]}.gz"
                     pooch.retrieve(url, published.checksums[part], path.name, cache, downloader=downloader)
         except Exception as error:  # whatever a server may send, the next one may be better
+            if isinstance(error, PermissionError) and not error.errno:  # pooch's own words
+                error = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             if isinstance(error, OSError) and error.errno and not isinstance(error, _FROM_AFAR):
                 error.filename = error.filename or str(cache)
-                raise
+                raise error
             failures.append(f"{source}: {_reason(error)}")
             print(f"failed: {failures[-1]}", flush=True)
         else:
@@ -234,16 +237,24 @@ def _package_index(endpoint: str, project: str, version: str) -> Iterator[Downlo
 
 
 class WatchedBar(tqdm):
-    """A progress bar, shown at a terminal, that gives up when no data comes."""
+    """A progress bar, shown at a terminal, that gives up when no data comes or too much."""
 
     def __init__(self, **options):
         super().__init__(unit="B", unit_scale=True, leave=False, disable=None, **options)
+        self.received = 0
 
     def __bool__(self) -> bool:
         return True  # pooch asks whether there is a bar; tqdm would answer with its length
 
-    def update(self, n: float | None = 1) -> bool | None:
+    def reset(self, total: float | None = None) -> None:
+        self.received = 0
+        super().reset(total)
+
+    def update(self, n: float = 1) -> bool | None:
         signal.setitimer(signal.ITIMER_REAL, STALLED_AFTER)
+        self.received += n
+        if self.received > LONGEST:
+            raise ValueError("it sends more than any of the files holds")
         return super().update(n)
 
 
@@ -331,6 +342,8 @@ def _read_idx(file: IO[bytes], path: Path) -> np.ndarray:
     elif len(content) > expected:
         state = "too long: more"
     else:
+        if 0 in shape:  # NumPy refuses some such shapes
+            raise command.UserError(f"{path} holds no {'image' if dimensions == 3 else 'label'}")
         return np.frombuffer(content, np.uint8).reshape(shape)
     raise command.UserError(f"{path} is {state} bytes, {4 + 4 * dimensions + expected} expected for {shape}")
 

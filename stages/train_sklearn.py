@@ -89,6 +89,8 @@ def naming(model: str) -> Iterator[None]:
         yield
     except OSError:
         raise
+    except RecursionError:
+        raise command.UserError(f"params.yaml: {model}: it is nested too deeply, or holds itself") from None
     except Exception as error:
         if isinstance(error, command.UserError) and str(error).startswith("params.yaml: "):
             raise  # it names the model

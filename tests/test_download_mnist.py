@@ -7,6 +7,7 @@ import re
 import threading
 import time
 import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -294,6 +295,7 @@ def test_idx_files_are_read_as_torchvision_reads_them(tmp_path, arrays):
         (lambda content: b"\x00\x00\x0d" + content[3:], r"magic number is \d+; allowed: 2051"),
         (lambda content: b"", "magic number is 0"),
         (lambda content: content[:10], "cut short: 10 bytes, 16 expected"),
+        (lambda content: content[:4] + bytes(4) + 8 * b"\xff", "holds no image"),
     ],
 )
 def test_a_damaged_idx_file_is_named(tmp_path, arrays, alter, complaint):
@@ -321,6 +323,33 @@ def test_a_cache_that_cannot_be_made_is_no_matter_of_the_network(tmp_path):
     with pytest.raises(OSError, match="file") as caught:
         download_mnist.fetch(download_mnist.PUBLISHED["mnist"], tmp_path / "file" / "cache")
     assert caught.value.errno == errno.ENOTDIR
+
+
+def test_a_cache_without_permission_is_no_matter_of_the_network(server, arrays, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError("Pooch could not write to data cache folder")  # as pooch does, without a number
+
+    monkeypatch.setattr(download_mnist.pooch, "retrieve", refuse)
+    with pytest.raises(PermissionError) as caught:
+        download_mnist.fetch(published(arrays, server.offer("good", arrays)), tmp_path)
+    assert (caught.value.errno, caught.value.filename) == (errno.EACCES, str(tmp_path))
+
+
+def test_an_answer_without_an_end_is_given_up(server, arrays, tmp_path, monkeypatch, capsys):
+    def endless(handler):
+        handler.send_response(200)
+        handler.end_headers()
+        with suppress(OSError):
+            for _ in range(10_000):
+                handler.wfile.write(bytes(2**16))
+
+    bad, good = server.offer("bad", arrays), server.offer("good", arrays)
+    server.files[f"/bad/{IDX_NAMES['train_images']}.gz"] = endless
+    monkeypatch.setattr(download_mnist, "LONGEST", 2**20)
+    download_mnist.fetch(published(arrays, bad, good), tmp_path)
+    printed = capsys.readouterr().out
+    assert f"failed: {bad}: it sends more than any of the files holds" in printed
+    assert f"downloaded from {good}" in printed
 
 
 def test_of_a_file_that_unpacks_to_more_than_it_announces_no_more_is_unpacked(tmp_path, arrays):

@@ -88,6 +88,12 @@ def test_one_model_alone_is_evaluated_and_drawn(trained, run_stage):
             r"cards/pytorch/linear\.json is no card of a model: parameters is '5'",
         ),
         (
+            lambda path: results.path("cards", "pytorch", "linear", "json").write_text(
+                '{"parameters": 5, "training_images": 1' + 40 * "0" + ', "recipe": {}, "layers": null}'
+            ),
+            r"cards/pytorch/linear\.json is no card of a model: training_images is '100",
+        ),
+        (
             lambda path: results.path("history", "pytorch", "linear", "csv").write_text(""),
             r"history/pytorch/linear\.csv is no CSV table",
         ),

@@ -165,6 +165,12 @@ def test_the_stage_writes_a_row_for_each_network_and_framework(run_stage, worksp
     assert (table.difference < 1e-4).all()
     assert (table.other_digits <= table.ties).all()
 
+    path = workspace / "outputs/models/scratch/cnn.npz"
+    weights = dict(np.load(path))
+    np.savez(path, **{name: np.full_like(array, np.nan) for name, array in weights.items()})
+    with pytest.raises(UserError, match=r"scratch/cnn\.npz gives logits that are nan or infinity"):
+        run_stage("compare_frameworks")
+
 
 def test_a_model_of_another_architecture_is_refused(run_stage):
     with pytest.raises(

@@ -84,6 +84,22 @@ def test_an_array_of_another_type_or_shape_is_refused(tmp_path, array):
         files.load_array(tmp_path / "a.npy", np.float32, (None, 10))
 
 
+def test_an_array_of_another_byte_order_is_named_as_such(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros(2, ">f4"))
+    with pytest.raises(UserError, match=r"a\.npy holds >f4 \(2,\), not float32 \(2\)"):
+        files.load_array(tmp_path / "a.npy", np.float32, (2,))
+
+
+def test_what_may_not_be_read_is_not_called_damaged(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError) as caught:
+        files.load_array(tmp_path / "file" / "a.npy", np.float32, (2,))
+    assert caught.value.filename == str(tmp_path / "file" / "a.npy")
+    with pytest.raises(PermissionError) as caught, files.reading(tmp_path / "b.h5", "is no file"):
+        raise PermissionError(13, "Permission denied")
+    assert caught.value.filename == str(tmp_path / "b.h5")
+
+
 def test_a_pickle_in_an_array_is_not_executed(tmp_path):
     class Hostile:
         def __reduce__(self):

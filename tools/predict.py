@@ -72,7 +72,9 @@ def load_image(name: str) -> np.ndarray:
 def _gray(picture: Image.Image, name: str) -> Image.Image:
     """The picture in 256 levels of gray, on black where it is transparent."""
     if picture.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        levels = np.asarray(picture)
+        levels = np.where(levels == picture.info.get("transparency", -1), 0, levels)
+        return Image.fromarray((levels >> 8).astype(np.uint8))
     if picture.mode in ("I", "F"):
         raise command.UserError(
             f"{name} has pixels of 32 bits, of no certain range; allowed: 8 or 16 bits a pixel and colour"

@@ -81,8 +81,8 @@ and `precision: auto` does not choose there.
 
 
 def main() -> None:
-    if sys.argv[1:] and sys.argv[1] in results.FRAMEWORKS:
-        train_all(sys.argv[1])
+    if sys.argv[1:2] == ["--all-of"]:
+        train_all(sys.argv[2])
         return
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("models", nargs="*", metavar="framework/model", help="all, if none is named")
@@ -253,7 +253,7 @@ def train(project: Path, framework: str, processor: str | None = None) -> None:
 
 def trainer(framework: str) -> list[str]:
     """The command that trains all models of a framework in the current folder."""
-    return [sys.executable, "-m", "tools.processors", framework]
+    return [sys.executable, "-m", "tools.processors", "--all-of", framework]
 
 
 def frameworks_of(content: dict[str, Any]) -> list[str]:

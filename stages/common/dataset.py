@@ -89,4 +89,8 @@ def _load(part: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _load_images(part: str) -> np.ndarray:
-    return load_array(FOLDER / f"{part}_images.npy", np.uint8, (None, IMAGE_SIZE, IMAGE_SIZE))
+    path = FOLDER / f"{part}_images.npy"
+    images = load_array(path, np.uint8, (None, IMAGE_SIZE, IMAGE_SIZE))
+    if len(images) == 0:
+        raise UserError(f"{path} holds no images: `dvc repro download_mnist` writes it again")
+    return images

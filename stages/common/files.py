@@ -25,6 +25,9 @@ def reading(path: Path, what: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise UserError(f"{path} is missing: `dvc repro` makes it") from None
+    except (PermissionError, NotADirectoryError) as error:  # no matter of what is in the file
+        error.filename = error.filename or str(path)
+        raise
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path} {what}: {reason}; `dvc repro` makes it anew") from None
@@ -100,5 +103,5 @@ def load_array(path: Path, dtype: type, shape: tuple[int | None, ...]) -> np.nda
         or array.ndim != len(shape)
         or any(n is not None and n != m for n, m in zip(shape, array.shape, strict=True))
     ):
-        raise UserError(f"{path} holds {array.dtype.name} {array.shape}, not {wanted}")
+        raise UserError(f"{path} holds {array.dtype} {array.shape}, not {wanted}")
     return array

@@ -93,7 +93,10 @@ def model_names(framework: str) -> list[str]:
 def _check_name(framework: str, name: Any) -> None:
     # DVC makes no stage of a key that YAML takes for a number
     if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)):
-        raise UserError(f"{PATH}: {framework}.{name}: a model's name is a letter, then letters, digits and _")
+        shown = " ".join(str(name).split())
+        raise UserError(
+            f"{PATH}: {framework}.{shown}: a model's name is a letter, then letters, digits and _"
+        )
 
 
 def parse(text: str) -> Any:

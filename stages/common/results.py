@@ -97,8 +97,10 @@ def load_card(framework: str, model: str) -> dict[str, Any]:
     with reading(card_path, "is no card of a model"):
         card = json.loads(card_path.read_text(encoding="utf-8"))
         for key, kind in CARD.items():
-            if not isinstance(card[key], kind) or isinstance(card[key], bool):
-                raise TypeError(f"{key} is {card[key]!r}")
+            value = card[key]
+            of_kind = isinstance(value, kind) and not isinstance(value, bool)
+            if not of_kind or (isinstance(value, int) and not 0 <= value < 2**63):
+                raise TypeError(f"{key} is {str(value)[:40]!r}")
         return card
 
 

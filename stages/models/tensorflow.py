@@ -132,6 +132,9 @@ def predict_proba(network: keras.Model, pixels: np.ndarray) -> np.ndarray:
 
 def save(network: keras.Model, path: Path) -> None:
     """Write the network's weights to `path`, which must end in .weights.h5."""
+    room = 2**16 + sum(2**13 + weights.numpy().nbytes for weights in network.weights)
+    path.write_bytes(bytes(room))  # on a full disk this fails, where HDF5 would crash
+    path.unlink()
     network.save_weights(path)
 
 
