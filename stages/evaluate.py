@@ -8,6 +8,8 @@ outputs/ensembles/{mean,vote}.npy, what all models predict together, in the form
 and outputs/tables/*.csv, tidy tables with a column `model` that holds framework/model.
 """
 
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -88,10 +90,14 @@ def find(kind: str, models: list[tuple[str, str]], extension: str) -> dict[str, 
     present = {path for path in (results.OUTPUTS / kind).rglob("*") if path.is_file()}
     left = sorted(path for path in present - set(paths.values()) if ".partial" not in path.name)
     if left:
-        models_left = [f"{results.OUTPUTS}/*/{path.parent.name}/{path.name.split('.')[0]}.*" for path in left]
+        models_left = [
+            f"{results.OUTPUTS}/*/{path.parent.name}/{path.name.split('.')[0]}.*"
+            for path in left
+            if path.parent.name in results.FRAMEWORKS and re.fullmatch(r"\w+\.\w+", path.name)
+        ]
         raise command.UserError(
             f"{', '.join(map(str, left))}: of no model in params.yaml; to remove all that such models left: "
-            f"rm -f {' '.join(map(str, left))} {' '.join(models_left)}"
+            f"rm -f {' '.join([*(shlex.quote(str(path)) for path in left), *models_left])}"
         )
     return paths
 

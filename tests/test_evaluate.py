@@ -78,6 +78,10 @@ def test_one_model_alone_is_evaluated_and_drawn(trained, run_stage):
             r"pytorch/stray\.npy: of no model in params.yaml; .*: rm -f \S+ outputs/\*/pytorch/stray\.\*",
         ),
         (
+            lambda path: path.with_name("a file;$(touch x).npy").touch(),
+            r": rm -f 'outputs/predictions/pytorch/a file;\$\(touch x\)\.npy'$",
+        ),
+        (
             lambda path: results.path("cards", "pytorch", "linear", "json").write_text("{}"),
             r"cards/pytorch/linear\.json is no card of a model",
         ),

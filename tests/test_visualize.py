@@ -312,6 +312,28 @@ def test_a_missing_table_is_named(evaluated, run_stage):
             run_stage("visualize")
 
 
+@pytest.mark.parametrize(
+    ("name", "damage", "complaint"),
+    [
+        ("summary", lambda t: t[:0], "as framework/model, each once"),
+        ("summary", lambda t: t[:1], r"confusion\.csv .* the models of summary\.csv"),
+        ("summary", lambda t: pd.concat([t, t[:1]]), "as framework/model, each once"),
+        ("summary", lambda t: t.assign(model=[None, *t.model[1:]]), "as framework/model, each once"),
+        ("summary", lambda t: t.assign(model=["a/b/c", *t.model[1:]]), "as framework/model, each once"),
+        ("summary", lambda t: t.assign(accuracy=2), "a share, 0 to 1"),
+        ("summary", lambda t: t.assign(accuracy=None), "a share, 0 to 1"),
+        ("confusion", lambda t: t[:1], r"confusion\.csv .* the models of summary\.csv"),
+        ("pairs", lambda t: t.assign(other="a/b"), r"pairs\.csv .* the models of summary\.csv"),
+    ],
+)
+def test_a_table_that_does_not_fit_the_others_is_named(evaluated, run_stage, name, damage, complaint):
+    path = evaluated / f"outputs/tables/{name}.csv"
+    damage(pd.read_csv(path)).to_csv(path, index=False)
+    for stage in ("visualize", "report"):
+        with pytest.raises(UserError, match=complaint):
+            run_stage(stage)
+
+
 def be_killed(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 

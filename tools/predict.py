@@ -49,7 +49,7 @@ def load_image(name: str) -> np.ndarray:
     """The test image of that number, or the picture in that file, uint8 (28, 28)."""
     if name.isdecimal():
         images = dataset.load_test_images()
-        if int(name) >= len(images):
+        if len(name) > 18 or int(name) >= len(images):
             raise command.UserError(f"{name}: there are {len(images)} test images, 0 to {len(images) - 1}")
         return images[int(name)]
     try:

@@ -34,6 +34,7 @@ COLUMNS = {
     "contributions": ("model", "accuracy_without", "gain", "gained", "lost", "p", "p_holm"),
 }
 """The tables that `evaluate` leaves, and what is in them."""
+OF_EVERY_MODEL = ("confusion", "per_digit", "calibration")
 TEXTS = {"model", "other", "carried_to"}
 WHOLE = {
     *("epoch", "image", "digit", "truth", "prediction", "count", "support", "images"),
@@ -56,5 +57,20 @@ def load_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
 
 
 def load_tables() -> dict[str, pd.DataFrame]:
-    """All that `evaluate` left, by the tables' names."""
-    return {name: load_table(TABLES / f"{name}.csv", columns) for name, columns in COLUMNS.items()}
+    """All that `evaluate` left, by the tables' names.
+
+    Raises UserError, naming the file, also if one holds other models than the summary.
+    """
+    tables = {name: load_table(TABLES / f"{name}.csv", columns) for name, columns in COLUMNS.items()}
+    summary = tables["summary"]
+    with files.reading(TABLES / "summary.csv", "is no table as `dvc repro` writes it"):
+        if not (len(summary) and summary.model.is_unique and summary.model.str.fullmatch(r"\w+/\w+").all()):
+            raise ValueError("it should name models as framework/model, each once")
+        if not summary.accuracy.between(0, 1).all():  # false for nan, too
+            raise ValueError("an accuracy should be a share, 0 to 1")
+    for name, table in tables.items():
+        known, found = set(summary.model), set(table.get("model", ())) | set(table.get("other", ()))
+        with files.reading(TABLES / f"{name}.csv", "is no table as `dvc repro` writes it"):
+            if found - known or (name in OF_EVERY_MODEL and found != known):
+                raise ValueError("it should have the models of summary.csv")
+    return tables
