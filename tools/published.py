@@ -246,8 +246,7 @@ def ratios(rows: Iterable[Row], accuracies: dict[str, tuple[float, float]]) -> s
     """
     ours = [row for row in rows if row.name in OURS]
     lines = []
-    titles = {program.title for program in PROGRAMS}
-    for program in (row for row in rows if row.name in titles):
+    for program in (row for row in rows if row.name not in OURS):
         for accuracy, seconds in ((program.accuracy, program.seconds), (GOAL, program.seconds_to_99)):
             if seconds is None:
                 continue
