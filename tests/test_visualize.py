@@ -163,7 +163,11 @@ def test_the_worst_mistakes_come_first_and_a_perfect_model_has_none():
 def three_models():
     """Their pairs: a is really better than c, b differs from both by what may be chance."""
     return pd.DataFrame(
-        [("a/a", "b/b", 0.01, 0.3, 0.97), ("a/a", "c/c", 0.1, 0.001, 0.8), ("b/b", "c/c", 0.09, 0.05, 0.85)],
+        [
+            ("a/a", "b/b", 0.01, 0.3, 0.97),
+            ("a/a", "c/c", 0.1, 0.001, 0.8),
+            ("b/b", "c/c", 0.09, 0.05, 0.9999),
+        ],
         columns=["model", "other", "difference", "p_holm", "agreement"],
     ).replace({"a/a": "pytorch/a", "b/b": "scratch/b", "c/c": "sklearn/c"})
 
@@ -186,7 +190,7 @@ def test_the_matrix_of_differences_has_the_row_s_model_less_the_column_s(three_m
 
 def test_the_matrix_of_agreement_is_symmetric(three_models):
     axis = overall.draw_agreement(three_models, ["sklearn/c", "pytorch/a", "scratch/b"]).axes[0]
-    texts = {(0, 1): "80.0", (0, 2): "85.0", (1, 2): "97.0"}
+    texts = {(0, 1): "80.0", (0, 2): "99.9", (1, 2): "97.0"}
     assert texts_by_place(axis) == texts | {(j, i): text for (i, j), text in texts.items()}
     plt.close("all")
 
@@ -238,10 +242,20 @@ def test_the_truth_is_green_and_the_wrong_prediction_red():
     plt.close("all")
 
 
-def test_digits_have_their_places_in_both_embeddings():
-    rows = [(digit, digit, 2.0 * digit, -digit, digit + 1.0) for digit in range(10) for _ in range(3)]
+def test_the_heading_of_curves_is_readable_however_few_networks_there_are():
+    history = pd.DataFrame([["pytorch/a", 1, 0.1, 2.5, 0.5, 2.5, 0.5]], columns=["model", *HISTORY])
+    figure = overall.draw_curves(history, "loss")
+    style.fit_titles(figure)
+    assert figure._suptitle.get_fontsize() >= 8
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("last", [1.0, 0.0])
+def test_digits_have_their_places_in_both_embeddings(last):
+    rows = [(digit, digit, 2.0 * digit, -digit, last * (digit + 1)) for digit in range(10) for _ in range(3)]
     embedding = pd.DataFrame(rows, columns=["digit", "pca_1", "pca_2", "tsne_1", "tsne_2"])
-    for axis, place in zip(overall.draw_embedding(embedding).axes, ([4, 8], [-4, 5]), strict=True):
+    for axis, place in zip(overall.draw_embedding(embedding).axes, ([4, 8], [-4, 5 * last]), strict=True):
+        assert np.isfinite([text.get_position() for text in axis.texts]).all()
         assert axis.collections[4].get_offsets().tolist() == 3 * [place]
         assert "30 test images" in axis.get_title()
     plt.close("all")

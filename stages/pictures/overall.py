@@ -64,10 +64,10 @@ def draw_curves(history: pd.DataFrame, quantity: str) -> Figure:
     models = history.model.unique()
     columns = min(4, len(models))
     rows = math.ceil(len(models) / columns)
-    height = 2.2 * rows + 0.4
-    figure, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, height), squeeze=False)
+    width, height = max(8.5, 2.6 * columns), 2.2 * rows + 0.4  # the heading is long
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
     figure.subplots_adjust(
-        left=0.8 / (2.6 * columns),
+        left=0.8 / width,
         right=0.98,
         bottom=0.6 / height,
         top=1 - 0.75 / height,
@@ -129,6 +129,7 @@ def draw_embedding(embedding: pd.DataFrame) -> Figure:
             axis.scatter(x, y, s=7, color=DIGIT_COLOURS[digit], label=str(digit), linewidths=0)
         middles = embedding.groupby("digit")[columns].median()
         size = np.ptp(embedding[columns].to_numpy(), axis=0)
+        size = np.where(size > 0, size, 1)  # images on a line
         for digit, (x, y) in zip(middles.index, size * _apart(middles / size, 0.06), strict=True):
             axis.text(
                 x,
@@ -157,7 +158,8 @@ def draw_agreement(pairs: pd.DataFrame, models: list[str]) -> Figure:
     picture = axis.imshow(100 * share, cmap="viridis", vmin=lowest, vmax=100, aspect="auto")
     for i, j in np.argwhere(~np.eye(len(models), dtype=bool)):
         colour = ink_on(picture.to_rgba(100 * share[i, j]))
-        axis.text(j, i, f"{100 * share[i, j]:.1f}", color=colour, fontsize=7.5, ha="center", va="center")
+        shown = 100.0 if share[i, j] == 1 else min(99.9, 100 * share[i, j])  # not rounded to complete
+        axis.text(j, i, f"{shown:.1f}", color=colour, fontsize=7.5, ha="center", va="center")
     axis.set(title="How often two models give the same digit", xlabel="model", ylabel="model")
     _colour_bar(figure, axis, picture, "same digit (% of the test images)")
     return figure
