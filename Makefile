@@ -3,10 +3,12 @@
 
 PYTHON ?= python3
 MODELS ?=  # of `make bench` and `make processors`: all, if none is named
+SEEDS ?= 5  # of `make bench`
+PROGRAMS ?=  # of `make published`: all, if none is named
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
-.PHONY: all test test-all lint format readme edits frameworks processors bench growth \
+.PHONY: all test test-all lint format experiments docs-check readme edits frameworks processors bench growth \
 	published reproduce lock clean
 
 all: .venv/installed
@@ -29,40 +31,51 @@ format: .venv/installed
 	ruff check --fix .
 	ruff format .
 
-# Writes the results table of README.md from outputs/metrics, cards and timings, and docs/published.md.
+# Shows DVC's experiments of the last commit, the best validation accuracy first.
+experiments: .venv/installed
+	@python -m tools.experiments
+
+# Says which of the documents below are not up to date. Only maintainers need them to be: no test reads them.
+docs-check: .venv/installed
+	python -m tools.docs_check
+
+# Writes again what README.md and docs/ show of parameters, measurements and results; measures nothing.
 readme: .venv/installed
 	python -m tools.readme
-	python -m tools.published
-
-# Runs the committed pipeline again from nothing and compares every output with dvc.lock.
-reproduce: .venv/installed
-	python -m tools.reproduce
 
 # Writes docs/edits.md: what runs again after which edit.
 edits: .venv/installed
 	python -m tools.edits
 
-# Writes docs/processors.md: which models are the same to the bit on which processors (all: half an hour).
+# Measures which models are the same to the bit on which processors (all: forty minutes): docs/processors.*
 processors: .venv/installed
 	python -m tools.processors $(MODELS)
+	python -m tools.readme
 
-# Writes docs/frameworks.md: what differs between the frameworks, measured (five minutes).
+# Measures the time of a training step in each framework (five minutes): docs/frameworks.*
 frameworks: .venv/installed
 	python -m tools.frameworks
+	python -m tools.readme
 
-# Writes docs/speed.md and the README's table of speed: every model over three seeds (a quarter of an
-# hour), or those named: make bench MODELS="pytorch/sprint sklearn/knn_3" SEEDS=10
-SEEDS ?= 3
+# Measures every model over several seeds (all: half an hour), or those named: docs/speed.*, README.md
+#     make bench MODELS="pytorch/sprint sklearn/knn_3" SEEDS=10
 bench: .venv/installed
 	python -m tools.bench $(MODELS) --seeds $(SEEDS)
+	python -m tools.readme
 
-# Writes docs/growth.csv and .png: seconds and memory by images, batch size and threads (twelve minutes).
+# Measures seconds and memory by images, batch size and threads (twelve minutes): docs/growth.*, docs/speed.md
 growth: .venv/installed
 	python -m tools.growth
+	python -m tools.readme
 
-# Writes docs/published.csv and .md: what others report, and their programs trained here (twenty minutes).
+# Measures well-known programs (twenty minutes), for docs/published.*
 published: .venv/installed
-	python -m tools.published --measure
+	python -m tools.published $(PROGRAMS)
+	python -m tools.readme
+
+# Runs the committed pipeline again from nothing and compares every output with dvc.lock.
+reproduce: .venv/installed
+	python -m tools.reproduce
 
 # Compiles requirements.txt from requirements.in: every package, for every system and Python.
 lock: .venv/installed

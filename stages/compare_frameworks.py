@@ -1,131 +1,102 @@
-"""Carry trained networks from each framework to the others and compare what they say.
+"""Load trained networks of each framework in the others and compare what they say.
 
     python -m stages.compare_frameworks
 
-The networks stand in params.yaml under `carried`. The weights of each go into the same network
-built by the two other frameworks, and all three see all test images, on the CPU. Reads data/test_images.npy
-and outputs/models/; writes outputs/parity.csv: model, carried_to, the largest difference of a
-logit, and how many images get another digit, `ties` of them because their two largest logits lie
-within TIE of each other.
+Which networks: `parity` in params.yaml, a model of each framework. All have one architecture, and each is
+loaded by all frameworks, which see the same test images on the CPU. Reads data/test_images.npy and
+outputs/models/; writes outputs/parity.csv: model, target (the other framework), difference (the largest
+of a logit), other_classes (images that get another class), ties (those of them whose two largest logits
+lie within TIE of each other).
 """
 
-from collections.abc import Callable
+import io
 
 from stages.common import environment
 
 if __name__ == "__main__":
     environment.prepare()
-    environment.import_quietly("stages.models.tensorflow")
 
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 import torch
-from pydantic import ConfigDict
 
-from stages.common import command, dataset, files, params, results
-from stages.common.architecture import Architecture
-from stages.models import exchange, pytorch, scratch, tensorflow
+from stages.common import dataset, files, params, results, saved
+from stages.console import command
+from stages.console.errors import UserError
+from stages.models import pytorch, scratch, tensorflow
+from stages.models.tensorflow import tf
 
 TIE = 1e-4
 """Logits that rounding may exchange: it moves each by less than half of this, as tests hold."""
-LOAD = {"pytorch": pytorch.load, "tensorflow": tensorflow.load, "scratch": scratch.load}
-BUILD: dict[str, Callable[[Architecture], exchange.Network]] = {
-    "pytorch": pytorch.build,
-    "tensorflow": tensorflow.build,
-    "scratch": lambda layers: scratch.build(layers, np.random.default_rng(0)),
-}
+FRAMEWORKS = {"pytorch": pytorch, "tensorflow": tensorflow, "scratch": scratch}
 
 
-class Carried(params.Section):
-    """An architecture, and the model of each framework that has it."""
+class Parity(params.Section):
+    """The model of each framework that is compared."""
 
-    architecture: str
-    pytorch: str
-    tensorflow: str
-    scratch: str
-
-
-class Trained(params.Section):
-    """What matters here of a trained network's entry in params.yaml."""
-
-    model_config = ConfigDict(extra="ignore")
-    architecture: str
-    pixel_range: params.PixelRange
+    pytorch: params.Name
+    tensorflow: params.Name
+    scratch: params.Name
 
 
 def main() -> None:
     command.no_arguments(__doc__)
+    threads = params.read("threads", params.Threads)
     tf.config.set_visible_devices([], "GPU")
-    tf.config.threading.set_intra_op_parallelism_threads(params.read("threads", params.Threads))
-    torch.set_num_threads(params.read("threads", params.Threads))
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    torch.set_num_threads(threads)
     environment.use_all_threads()
-    carried = params.read("carried", Carried)
-    layers = params.read(f"architectures.{carried.architecture}", Architecture)
+    compared = params.read("parity", Parity).model_dump()
     images = dataset.load_test_images()
-    rows = []
-    for framework, load in LOAD.items():
-        name = getattr(carried, framework)
-        settings = params.read(f"{framework}.{name}", Trained)
-        if settings.architecture != carried.architecture:
-            raise command.UserError(
-                f"params.yaml: carried.{framework} is {name!r}, whose architecture is "
-                f"{settings.architecture}; allowed: models of {carried.architecture}"
+    first, rows = None, []
+    for framework, name in compared.items():
+        model = saved.load(framework, name)
+        first = first or model
+        if model.architecture != first.architecture:
+            raise UserError(
+                f"params.yaml: parity.{framework} is {name!r}, of another architecture than "
+                f"parity.{first.description.framework}, {first.description.name!r}"
             )
-        network = load(layers, results.weights(framework, name))
-        pixels = dataset.scale_pixels(images, settings.pixel_range)
-        if not np.isfinite(logits(network, pixels)).all():
-            raise command.UserError(
-                f"{results.weights(framework, name)} gives logits that are nan or infinity; "
-                "`dvc repro` makes it anew"
-            )
-        for row in compare(framework, network, layers, pixels):
+        pixels = dataset.scale_pixels(images, model.description.recipe["pixel_range"])
+        for row in compare(framework, model, pixels):
             rows.append({"model": f"{framework}/{name}", **row})
             print(
-                f"{framework}/{name} in {row['carried_to']}: logits within {row['difference']:.1e}, "
-                f"{row['other_digits']} other digits",
+                f"{framework}/{name} in {row['target']}: logits within {row['difference']:.1e}, "
+                f"{row['other_classes']} other classes",
                 flush=True,
             )
-    columns = ["model", "carried_to", "difference", "other_digits", "ties"]
-    with files.replacing(results.OUTPUTS / "parity.csv") as partial:
-        table = pd.DataFrame(rows, columns=columns)
-        table.to_csv(partial, index=False, lineterminator="\n", float_format="%.3g")
+    table = pd.DataFrame(rows, columns=["model", "target", "difference", "other_classes", "ties"])
+    content = io.StringIO()
+    table.to_csv(content, index=False, lineterminator="\n", float_format="%.3g")
+    with files.replacing(results.OUTPUTS / "parity.csv") as (partial,):
+        files.write_text(partial, content.getvalue())
 
 
-def compare(
-    framework: str, network: exchange.Network, layers: Architecture, pixels: np.ndarray
-) -> list[dict[str, object]]:
-    """A row for each other framework. pixels: float32 (n, 28, 28)."""
-    expected = logits(network, pixels)
-    weights = exchange.read(network, layers)
+def compare(framework: str, model: saved.Network, pixels: np.ndarray) -> list[dict[str, object]]:
+    """A row for each other framework. pixels: float32 (n, rows, columns)."""
+    found = {
+        name: library.logits(library.load(model.architecture, model.weights), pixels)
+        for name, library in FRAMEWORKS.items()
+    }
+    expected = found.pop(framework)
+    if not np.isfinite(expected).all():
+        raise UserError(
+            f"{results.folder(framework, model.description.name)} gives logits that are nan or infinity; "
+            f"`{results.remedy(framework, model.description.name)}` makes it anew"
+        )
     rows = []
-    for other, build in BUILD.items():
-        if other == framework:
-            continue
-        copy = build(layers)
-        exchange.write(copy, layers, weights)
-        found = logits(copy, pixels)
-        difference = float(np.abs(found - expected).max())
-        changed = found.argmax(axis=1) != expected.argmax(axis=1)
+    for target, logits in found.items():
+        changed = logits.argmax(axis=1) != expected.argmax(axis=1)
         first, second = np.sort(expected[changed], axis=1)[:, :-3:-1].T
         rows.append(
             {
-                "carried_to": other,
-                "difference": difference,
-                "other_digits": int(changed.sum()),
+                "target": target,
+                "difference": float(np.abs(logits - expected).max()),
+                "other_classes": int(changed.sum()),
                 "ties": int(np.count_nonzero(first - second <= TIE)),
             }
         )
     return rows
-
-
-def logits(network: exchange.Network, pixels: np.ndarray) -> np.ndarray:
-    """Logits, float32 (n, 10), of a network in whichever framework; pixels: float32 (n, 28, 28)."""
-    if isinstance(network, scratch.Network):
-        return scratch.predict_logits(network, pixels)
-    if isinstance(network, torch.nn.Module):
-        return pytorch.predict_logits(network, pytorch.to_tensor(pixels, torch.device("cpu"))).numpy()
-    return tensorflow.predict_logits(network, tf.constant(pixels[..., np.newaxis])).numpy()
 
 
 if __name__ == "__main__":

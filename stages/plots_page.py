@@ -6,10 +6,14 @@ Writes outputs/plots_page.html, which .dvc/config names as the template: `dvc pl
 put the plots in place of {plot_divs}. The JavaScript is Vega, Vega-Lite and Vega-Embed.
 """
 
+from pathlib import Path
+
 import vl_convert
 
-from stages.common import command, files, results
+from stages.common import files
+from stages.console import command
 
+PLOTS_PAGE = Path("outputs/plots_page.html")
 VEGA_LITE = "6.4"
 ONE_BY_ONE = """
 let drawn = Promise.resolve();
@@ -23,7 +27,7 @@ PAGE = """<!DOCTYPE html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Digit classifiers: plots</title>
+<title>Image classifiers: plots</title>
 <link rel="icon" href="data:,">
 {refresh_tag}
 <style>
@@ -34,7 +38,7 @@ img { max-width: 100%; }
 <script>JAVASCRIPT</script>
 </head>
 <body>
-<h1>Digit classifiers: plots</h1>
+<h1>Image classifiers: plots</h1>
 {plot_divs}
 </body>
 </html>
@@ -44,8 +48,8 @@ img { max-width: 100%; }
 def main() -> None:
     command.no_arguments(__doc__)
     javascript = vl_convert.javascript_bundle(ONE_BY_ONE, vl_version=VEGA_LITE)
-    with files.replacing(results.OUTPUTS / "plots_page.html") as partial:
-        partial.write_text(PAGE.replace("JAVASCRIPT", javascript), encoding="utf-8")
+    with files.replacing(PLOTS_PAGE) as (partial,):
+        files.write_text(partial, PAGE.replace("JAVASCRIPT", javascript))
 
 
 if __name__ == "__main__":

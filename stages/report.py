@@ -2,114 +2,99 @@
 
     python -m stages.report
 
-Reads outputs/{tables,plots,cards,timings}/, outputs/parity.csv and, from params.yaml, data.dataset, seed,
-threads, profile and device.
-Writes outputs/report/: index.html, resume.md and cost.csv (parameters and seconds). Seconds differ
-from run to run: this is, beside the timings, the one result that two runs do not repeat to the bit.
+Reads data/dataset.json, outputs/{tables,comparison,plots,models,timings}/ and outputs/parity.csv.
+Writes outputs/report/: index.html, resume.md and cost.csv (parameters and seconds). Seconds and machines are
+those of the trainings. Seconds differ from run to run: this is, beside the timings, the one result that two
+runs do not repeat to the bit.
 """
 
 import base64
-import json
-import platform
-import struct
-from importlib.metadata import version
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
 
-from stages.common import command, files, params, results
+from stages.common import dataset, files, results
+from stages.common.frameworks import FRAMEWORKS
+from stages.console import command
 from stages.evaluation.tables import LEVEL, PARITY, load_table, load_tables
 from stages.pictures import overall, style
 
 TEMPLATES = Path(__file__).parent / "templates"
 PLOTS, REPORT = (results.OUTPUTS / name for name in ("plots", "report"))
-PACKAGES = (
-    *("torch", "tensorflow", "keras", "numpy", "scikit-learn", "lightgbm"),
-    *("scipy", "pandas", "matplotlib", "dvc"),
-)
-TIMINGS = {"device": str, "training_seconds": float, "prediction_seconds": float}
+SECONDS = ("training_seconds", "prediction_seconds")
 
 OVERALL = {
     "accuracy": "Test accuracy of every model, and its error with the 95 % interval",
     "accuracy_by_parameters": "Error against the number of parameters",
     "training_loss": "Loss over the epochs",
     "training_accuracy": "Accuracy over the epochs",
-    "pairs": "How much better each model is than each other, and whether that may be chance",
-    "agreement": "How often two models give the same digit",
+    "pairs": "Differences of accuracy between every two models, and which are significant",
+    "agreement": "How often two models predict the same class",
     "contributions": "What each model adds to the mean of all",
     "hardest": "Test images that most models get wrong",
     "embedding": "Test images on a plane, by PCA and t-SNE",
-    "samples": "Training images of each digit",
+    "samples": "Training images of each class",
 }
 SINGLE = {
     "training": "Loss over the steps, loss and accuracy over the epochs",
-    "confusion": "Confusion matrix: test images by digit and prediction",
-    "roc": "ROC curves of the ten digits with their AUCs",
-    "calibration": "Reliability diagram: how sure it is and how often it is right",
-    "mistakes": "Its worst mistakes: wrong and sure of it",
+    "confusion": "Confusion matrix: test images by true and predicted class",
+    "roc": "ROC curves of the classes, each against the rest, with their AUCs",
+    "calibration": "Reliability diagram: confidence and accuracy",
+    "mistakes": "Its worst mistakes: wrong with high confidence",
     "predictions": "Test images at random with predictions and probabilities",
     "truths": "Test images at random: prediction and truth",
-    "probabilities": "The test image that it is least sure about, and its ten probabilities",
-    "first_layer": "What the units of its first layer look for",
+    "probabilities": "The test image that it is least sure about, and the probabilities",
+    "first_layer": "The weights of its first layer",
 }
 """The pictures, in the order of the page, and what they show: their captions and alternative texts."""
 
 
 def main() -> None:
     command.no_arguments(__doc__)
-    tables = load_tables()
+    data = dataset.describe()
+    tables = load_tables(data.classes)
     summary = tables["summary"].set_index("model")
-    seconds = load_seconds(summary.index)
-    summary = summary.join(seconds)
+    names = [model for model in summary.index if model.split("/")[0] in FRAMEWORKS]
+    timings = {model: results.load_timings(*model.split("/")) for model in names}
+    for key in (*SECONDS, "device"):
+        summary[key] = pd.Series({model: getattr(timings[model], key) for model in names})
     summary = summary.sort_values("accuracy", ascending=False, kind="stable")
+    added = tables["contributions"]
     content = {
-        "dataset": Path(params.read("data.dataset", str)).name,  # of a folder of one's own no more
-        "conditions": {name: params.read(name, object) for name in ("seed", "threads", "profile", "device")},
-        "versions": {"Python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        "system": f"{platform.system()} {platform.machine()}",
-        "test_images": int(tables["confusion"].groupby("model")["count"].sum().iloc[0]),
+        "data": data,
         "summary": records(summary.reset_index()),
         "best": records(best_of_each_framework(summary)),
-        "single": records(summary[~summary.index.str.startswith("ensemble/")].reset_index()),
+        "single": records(summary.loc[summary.index.isin(names)].reset_index()),
+        "labels": {name: framework.label for name, framework in FRAMEWORKS.items()},
         "level": LEVEL,
         "significance": significance(tables["pairs"], list(summary.index)),
-        "contributing": len(tables["contributions"]) > 0,
-        "adding": adding(tables["contributions"]),
-        "harming": adding(tables["contributions"].assign(gain=-tables["contributions"].gain)),
+        "contributing": len(added) > 0,
+        "adding": adding(added),
+        "harming": adding(added.assign(gain=-added.gain)),
         "parity": records(load_table(results.OUTPUTS / "parity.csv", PARITY)),
         "pictures": pictures(PLOTS / "overall", OVERALL) | speed_picture(summary),
-        "models": models(list(summary.index), tables),
+        "models": models(list(summary.index), tables["per_class"]),
+        "environment": environment(timings),
     }
-    environment = Environment(
+    templates = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=lambda name: name is not None and name.endswith(".html"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    cost = summary[["parameters", "training_images", *seconds.columns]].dropna(subset="training_seconds")
-    with files.replacing(REPORT) as folder:
-        folder.mkdir()
-        counts = {"parameters": "Int64", "training_images": "Int64"}
-        cost.astype(counts).to_csv(folder / "cost.csv", index_label="model", lineterminator="\n")
+    cost = summary.loc[summary.index.isin(names), ["parameters", "training_images", "device", *SECONDS]]
+    cost = cost.astype({"parameters": "Int64", "training_images": "Int64"})
+    with files.replacing(REPORT) as (folder,):
+        files.write_text(folder / "cost.csv", cost.to_csv(lineterminator="\n"))
         for name, template in (("index.html", "report.html"), ("resume.md", "resume.md")):
-            (folder / name).write_text(environment.get_template(template).render(content), encoding="utf-8")
-    print(f"{REPORT / 'index.html'}: {len(content['models'])} models")
-
-
-def load_seconds(models: pd.Index) -> pd.DataFrame:
-    """The seconds that each model took, by framework/model; those of no framework, ensembles, left out."""
-    rows = {}
-    for model in models:
-        framework, name = model.split("/")
-        if framework in results.FRAMEWORKS:
-            path = results.path("timings", framework, name, "json")
-            with files.reading(path, "holds no seconds of a model"):
-                timings = json.loads(path.read_text(encoding="utf-8"))
-                rows[model] = {key: kind(timings[key]) for key, kind in TIMINGS.items()}
-    return pd.DataFrame.from_dict(rows, orient="index")
+            files.write_text(folder / name, templates.get_template(template).render(content))
+    print(f"{REPORT / 'index.html'}: {len(names)} models")
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -122,76 +107,99 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def best_of_each_framework(summary: pd.DataFrame) -> pd.DataFrame:
     """The first row of every framework, ensembles left out; the best first if `summary` is sorted so."""
-    rows = summary[~summary.index.str.startswith("ensemble/")].reset_index()
-    return rows.assign(framework=rows.model.str.split("/").str[0]).drop_duplicates("framework")
+    rows = summary.reset_index()
+    rows["framework"] = rows.model.str.split("/").str[0]
+    return rows[rows.framework.isin(list(FRAMEWORKS))].drop_duplicates("framework")
 
 
 def significance(pairs: pd.DataFrame, models: list[str]) -> list[dict[str, Any]]:
-    """For each model those that it really beats, that really beat it, and the rest, all in this order."""
+    """For each model those that it is significantly better and worse than, and the rest, in this order."""
     rows = []
     for model in models:
-        beats, equals, loses = [], [], []
+        better, same, worse = [], [], []
         as_first = pairs[pairs.model == model][["other", "difference", "p_holm"]]
         as_second = pairs[pairs.other == model][["model", "difference", "p_holm"]]
         as_second = as_second.rename(columns={"model": "other"}).assign(difference=-as_second.difference)
         for row in pd.concat([as_first, as_second]).itertuples():
-            real = row.p_holm < LEVEL
-            (beats if real and row.difference > 0 else loses if real else equals).append(row.other)
-        equals.sort(key=models.index)
-        rows.append({"model": model, "beats": beats, "equals": equals, "loses": loses})
+            significant = row.p_holm < LEVEL
+            (same if not significant else better if row.difference > 0 else worse).append(row.other)
+        same.sort(key=models.index)
+        rows.append({"model": model, "better": better, "same": same, "worse": worse})
     return rows
 
 
 def adding(contributions: pd.DataFrame) -> list[str]:
-    """The models without which the mean of all would really be worse; with gains negated, better."""
+    """The models without which the mean of all is significantly worse; with gains negated, better."""
     return list(contributions.model[(contributions.gain > 0) & (contributions.p_holm < LEVEL)])
 
 
 def pictures(folder: Path, captions: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Those of the pictures that there are, with their captions."""
-    found = {}
-    for name, caption in captions.items():
-        path = folder / f"{name}.png"
-        if path.is_file():
-            found[name] = picture(path.read_bytes(), caption)
-    return found
+    """Existing pictures, with captions."""
+    found = [name for name in captions if (folder / f"{name}.png").is_file()]
+    return {name: picture((folder / f"{name}.png").read_bytes(), captions[name]) for name in found}
 
 
 def picture(png: bytes, caption: str) -> dict[str, Any]:
     """What the page shows of a PNG file. Its size keeps the page from moving while it loads."""
-    width, height = struct.unpack(">II", png[16:24])  # of the header, the first chunk
+    with Image.open(BytesIO(png)) as image:
+        width, height = image.size
     source = f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
     return {"source": source, "width": width, "height": height, "caption": caption}
 
 
 def speed_picture(summary: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """The picture of errors against seconds; drawn here, for seconds differ from run to run."""
-    trained = summary.training_seconds.dropna() + summary.prediction_seconds.dropna()
-    png = style.png(overall.draw_cost, trained, 1 - summary.accuracy, "time to train and predict (seconds)")
+    seconds = summary[list(SECONDS)].sum(axis=1, min_count=2).dropna()
+    draw = partial(overall.draw_cost, seconds, 1 - summary.accuracy, "time to train and predict (seconds)")
     caption = "Error against the seconds to train and to predict the test images"
-    return {"accuracy_by_seconds": picture(png, caption)}
+    return {"accuracy_by_seconds": picture(style.png(draw), caption)}
 
 
-def models(names: list[str], tables: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
-    """What the page says of each model: its recipe, its layers, its digits, its pictures."""
+def models(names: list[str], per_class: pd.DataFrame) -> list[dict[str, Any]]:
+    """What the page says of each model: its recipe, its layers, its classes, its pictures."""
     content = []
     for model in names:
         framework, name = model.split("/")
-        card = results.load_card(framework, name) if framework in results.FRAMEWORKS else {}
+        described = results.load_description(framework, name) if framework in FRAMEWORKS else None
+        shown = {
+            kind: pictures(PLOTS / kind / framework, {name: caption}) for kind, caption in SINGLE.items()
+        }
         content.append(
             {
                 "name": model,
-                "recipe": card.get("recipe"),
-                "layers": card.get("layers"),
-                "digits": records(tables["per_digit"][tables["per_digit"].model == model]),
-                "pictures": {
-                    kind: shown
-                    for kind, caption in SINGLE.items()
-                    for shown in pictures(PLOTS / kind / framework, {name: caption}).values()
-                },
+                "recipe": described and described.recipe,
+                "layers": described and described.layers,
+                "classes": records(per_class[per_class.model == model]),
+                "pictures": {kind: found[name] for kind, found in shown.items() if found},
             }
         )
     return content
+
+
+def environment(timings: dict[str, results.Timings]) -> list[dict[str, Any]]:
+    """What the models were trained with: a row for each property and value, and the models that have it.
+
+    Where all that say anything of a property agree, as on a package that only some use, `models` is empty.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for model, of_model in timings.items():
+        facts = {
+            "processor": of_model.processor,
+            "system": of_model.system,
+            "threads": of_model.threads,
+            "stages side by side": of_model.side_by_side,
+            "device": of_model.device,
+            "precision": of_model.precision,
+            "Python": of_model.python,
+            **of_model.packages,
+        }
+        for name, value in facts.items():
+            found.setdefault(name, {}).setdefault(str(value), []).append(model)
+    return [
+        {"name": name, "value": value, "models": having if len(values) > 1 else []}
+        for name, values in found.items()
+        for value, having in values.items()
+    ]
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
     python -m stages.train_scratch mlp_relu
 
-Reads data/train_{images,labels}.npy, data/test_images.npy and, from params.yaml, scratch.<model>, the
-architecture that it names, data.validation_images, seed, threads and profile. How long that takes and
-how accurate each model becomes stands in README.md.
-Writes outputs/{models,predictions,history,losses,cards,timings}/scratch/<model>.*
+Reads data/ and, from params.yaml, scratch.<model>, data.validation, seed, threads and profile; from
+architectures.yaml the architecture that the model names. Writes outputs/models/scratch/<model>/ and
+outputs/{predictions,validation,timings}/scratch/<model>.* TIMES
 """
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Annotated, Literal
 
@@ -18,9 +18,9 @@ if __name__ == "__main__":
 
 import numpy as np
 from pydantic import Field
-from tqdm import tqdm
 
-from stages.common import architecture, command, dataset, params, results, training
+from stages.common import architecture, augmentation, dataset, params, run, training
+from stages.console import command
 from stages.models import scratch
 
 FRAMEWORK = "scratch"
@@ -40,97 +40,58 @@ class Settings(training.NetworkSettings):
 
 
 def main() -> None:
-    name = command.model_name(__doc__)
-    settings = params.read_model(FRAMEWORK, name, Settings)
-    layers = params.read(f"architectures.{settings.architecture}", architecture.Architecture)
-    described = architecture.describe(layers)
+    job = run.read(FRAMEWORK, Settings, __doc__)
+    layers = training.read_architecture(job)
     environment.use_all_threads()
-    generator = np.random.default_rng(params.read("seed", params.Seed))
-    data = dataset.load_training(training.held_out(settings))
-    test_images = dataset.scale_pixels(dataset.load_test_images(), settings.pixel_range)
-
-    model = f"{FRAMEWORK}.{name}"
-    print(f"{model} on cpu\n{described}", flush=True)
-    with training.enough_memory(model):
-        network = scratch.build(layers, generator, settings.initialization)
-        with results.Stopwatch() as training_time, np.errstate(over="ignore", invalid="ignore"):
-            history, losses = train(network, data, settings, generator, model)
-        with results.Stopwatch() as prediction_time:
-            views = training.views(test_images, settings)
-            probabilities = np.mean([scratch.predict_proba(network, view) for view in views], axis=0)
-
-    results.save(
-        FRAMEWORK,
-        name,
-        probabilities=probabilities,
-        write_weights=partial(scratch.save, network),
-        parameters=sum(architecture.parameter_counts(layers)),
-        training_images=len(data.train_images),
-        recipe=params.read(model, dict),
-        layers=described,
-        device="cpu",
-        training_time=training_time,
-        prediction_time=prediction_time,
-        write_history=partial(training.write_history, history),
-        losses=losses,
-    )
+    generator = np.random.default_rng(job.seed)
+    with (
+        training.enough_memory(job.model),
+        run.recording(job, architecture.describe(layers)) as record,
+        np.errstate(
+            over="ignore", invalid="ignore"
+        ),  # what overflows is refused, without a warning before it
+    ):
+        training.record_network(
+            record,
+            scratch.build(layers, generator, job.settings.initialization),
+            layers,
+            train=partial(train, generator=generator),
+            predict_proba=scratch.predict_proba,
+            get_weights=scratch.get_weights,
+            packages=("numpy",),
+        )
 
 
 def train(
-    network: scratch.Network,
-    data: dataset.Split,
-    settings: Settings,
-    generator: np.random.Generator,
-    model: str,
-) -> tuple[list[training.Epoch], np.ndarray]:
-    """Train `network` in place, images in an order from `generator`.
-
-    Returns its history and the loss of every step, float (steps,).
-    """
-    validation_images = dataset.scale_pixels(data.validation_images, settings.pixel_range)
+    network: scratch.Network, job: run.Run, watching: training.Progress, generator: np.random.Generator
+) -> Iterator[training.Epoch]:
+    """Train `network` in place, images in an order from `generator`, and yield its epochs."""
+    settings, data = job.settings, job.data
+    ground = training.scaled_ground(job.dataset.ground, settings.pixel_range)
+    moves = np.random.default_rng(job.seed)
     rates = training.learning_rates(settings, len(data.train_images)).tolist()
     optimizer = settings.make_optimizer()
 
-    history, losses = [], []
     for number, epoch_rates in enumerate(rates, start=1):
         loss_sum, correct = 0.0, 0
         order = generator.permutation(len(data.train_images))
-        bar = tqdm(epoch_rates, desc=f"epoch {number}/{settings.epochs}", leave=False, disable=None)
-        for step, rate in enumerate(bar):
+        for step, rate in enumerate(watching.bar(epoch_rates, number)):
             batch = order[step * settings.batch_size : (step + 1) * settings.batch_size]
-            images, labels = data.train_images[batch], data.train_labels[batch]
-            logits = network.forward(dataset.scale_pixels(images, settings.pixel_range), training=True)
+            labels = data.train_labels[batch]
+            pixels = dataset.scale_pixels(data.train_images[batch], settings.pixel_range)
+            if settings.augmentation:
+                moved = augmentation.draw(settings.augmentation, len(batch), moves)
+                pixels = scratch.move(pixels, moved, ground)
+            logits = network.forward(pixels, training=True)
             loss, gradient = scratch.softmax_cross_entropy(logits, labels, settings.label_smoothing)
             network.backward(gradient)
             optimizer.step(network, rate)
-            losses.append(loss)
             loss_sum += loss * len(batch)
             correct += np.count_nonzero(logits.argmax(axis=1) == labels)
-            training.show_loss(bar, loss)
-        validation_loss, validation_accuracy = evaluate(network, validation_images, data.validation_labels)
-        history.append(
-            training.Epoch(
-                epoch=number,
-                learning_rate=rate,
-                train_loss=loss_sum / len(order),
-                train_accuracy=correct / len(order),
-                validation_loss=validation_loss,
-                validation_accuracy=validation_accuracy,
-            )
+            watching.step(loss)
+        yield training.validate(
+            number, rate, loss_sum / len(order), correct / len(order), job, partial(scratch.logits, network)
         )
-        training.report(history[-1], model, settings)
-    return history, np.array(losses)
-
-
-def evaluate(
-    network: scratch.Network, images: np.ndarray, labels: np.ndarray
-) -> tuple[float, float] | tuple[None, None]:
-    """Mean cross-entropy in nats and accuracy, or None and None if there are no images."""
-    if len(images) == 0:
-        return None, None
-    logits = scratch.predict_logits(network, images)
-    loss, _ = scratch.softmax_cross_entropy(logits, labels)
-    return loss, float(np.mean(logits.argmax(axis=1) == labels))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
     python -m stages.train_tensorflow cnn_dropout
 
-Reads data/train_{images,labels}.npy, data/test_images.npy and, from params.yaml, tensorflow.<model>, the
-architecture that it names, data.validation_images, seed, threads, profile and device. How long that takes
-and how accurate each model becomes stands in README.md.
-Writes outputs/{models,predictions,history,losses,cards,timings}/tensorflow/<model>.*
+Reads data/ and, from params.yaml, tensorflow.<model>, data.validation, seed, threads, profile and
+device.tensorflow; from architectures.yaml the architecture that the model names. Writes
+outputs/models/tensorflow/<model>/ and outputs/{predictions,validation,timings}/tensorflow/<model>.* TIMES
 """
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Literal
 
@@ -15,16 +15,15 @@ from stages.common import environment
 
 if __name__ == "__main__":
     environment.prepare()
-    environment.import_quietly("stages.models.tensorflow")
 
-import keras
 import numpy as np
-import tensorflow as tf
 from pydantic import model_validator
-from tqdm import tqdm
 
-from stages.common import architecture, command, dataset, params, results, training
+from stages.common import architecture, augmentation, dataset, params, run, training
+from stages.console import command
+from stages.console.errors import UserError
 from stages.models import tensorflow
+from stages.models.tensorflow import keras, tf
 
 FRAMEWORK = "tensorflow"
 LOSSES = {
@@ -57,42 +56,24 @@ class Settings(training.NetworkSettings):
 
 
 def main() -> None:
-    name = command.model_name(__doc__)
-    settings = params.read_model(FRAMEWORK, name, Settings)
-    layers = params.read(f"architectures.{settings.architecture}", architecture.Architecture)
-    described = architecture.describe(layers)
-    model = f"{FRAMEWORK}.{name}"
-    device = choose_device(params.read("device", str))
-    precision = training.choose_precision(settings.precision, multiplies_bfloat16(device), model)
-    make_deterministic(params.read("seed", params.Seed), params.read("threads", params.Threads))
-    data = dataset.load_training(training.held_out(settings))
-    test_images = dataset.scale_pixels(dataset.load_test_images(), settings.pixel_range)
-
-    place = training.place(device, precision)
-    print(f"{model} on {place}\n{described}", flush=True)
-    with training.enough_memory(model, tf.errors.ResourceExhaustedError):
-        network = tensorflow.build(layers)
-        with results.Stopwatch() as training_time:
-            history, losses = train(network, data, settings, model, precision)
-        with results.Stopwatch() as prediction_time:
-            views = training.views(test_images, settings)
-            probabilities = np.mean([tensorflow.predict_proba(network, view) for view in views], axis=0)
-
-    results.save(
-        FRAMEWORK,
-        name,
-        probabilities=probabilities,
-        write_weights=partial(tensorflow.save, network),
-        parameters=sum(architecture.parameter_counts(layers)),
-        training_images=len(data.train_images),
-        recipe=params.read(model, dict),
-        layers=described,
-        device=place,
-        training_time=training_time,
-        prediction_time=prediction_time,
-        write_history=partial(training.write_history, history),
-        losses=losses,
-    )
+    job = run.read(FRAMEWORK, Settings, __doc__)
+    layers = training.read_architecture(job)
+    device = choose_device(params.read("device.tensorflow", str))
+    precision = training.choose_precision(job, multiplies_bfloat16(device))
+    make_deterministic(job.seed, job.threads)
+    with (
+        training.enough_memory(job.model, tf.errors.ResourceExhaustedError),
+        run.recording(job, architecture.describe(layers), device, precision) as record,
+    ):
+        training.record_network(
+            record,
+            tensorflow.build(layers),
+            layers,
+            train=partial(train, precision=precision),
+            predict_proba=tensorflow.predict_proba,
+            get_weights=tensorflow.get_weights,
+            packages=("tensorflow", "keras", "numpy"),
+        )
 
 
 def choose_device(wanted: str) -> str:
@@ -104,8 +85,8 @@ def choose_device(wanted: str) -> str:
     accelerators = ["cuda" if tf.test.is_built_with_cuda() else "mps"] if gpus else []
     available = ["cpu", *accelerators]
     if wanted not in ("auto", *available):
-        raise command.UserError(
-            f"params.yaml: device is {wanted!r}; allowed here: auto, {', '.join(available)}"
+        raise UserError(
+            f"params.yaml: device.tensorflow is {wanted!r}; allowed here: auto, {', '.join(available)}"
         )
     device = available[-1] if wanted == "auto" else wanted
     if device == "cpu":
@@ -136,20 +117,22 @@ def use_threads(threads: int) -> None:
 
 def train(
     network: keras.Model,
-    data: dataset.Split,
-    settings: Settings,
-    model: str,
-    precision: training.Precision = "float32",
-) -> tuple[list[training.Epoch], np.ndarray]:
-    """Train `network` in place and return its history and the loss of every step, float32 (steps,).
+    job: run.Run,
+    watching: training.Progress,
+    precision: Literal["float32", "bfloat16"] = "float32",
+) -> Iterator[training.Epoch]:
+    """Train `network` in place and yield its epochs.
 
     A loop of our own over tensors in memory takes little more than half the time of `fit`.
     """
+    settings, data = job.settings, job.data
     images = tf.constant(data.train_images[..., np.newaxis])  # bytes: floats are four times as many
-    labels = to_targets(data.train_labels, settings)
-    validation_pixels = dataset.scale_pixels(data.validation_images, settings.pixel_range)
-    validation_images = tf.constant(validation_pixels[..., np.newaxis])
-    validation_labels = to_targets(data.validation_labels, settings)
+    targets = data.train_labels
+    if settings.labels == "one_hot":
+        targets = keras.utils.to_categorical(targets, len(job.dataset.classes)).astype(np.float32)
+    labels = tf.constant(targets)
+    ground = training.scaled_ground(job.dataset.ground, settings.pixel_range)
+    moves = np.random.default_rng(job.seed)
     rates = training.learning_rates(settings, len(images))
     optimizer = settings.make_optimizer(rates)
     smoothed = {"label_smoothing": settings.label_smoothing} if settings.label_smoothing else {}
@@ -157,10 +140,12 @@ def train(
     mean_loss = keras.metrics.Mean()
     accuracy = ACCURACIES[settings.labels]()
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
-    def step(batch: tf.Tensor) -> tf.Tensor:
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, 2, 3], tf.float32)])
+    def step(batch: tf.Tensor, moved: tf.Tensor) -> tf.Tensor:
         levels = tf.cast(tf.gather(images, batch), tf.float32)
         pixels = dataset.scale_levels(levels, settings.pixel_range)
+        if settings.augmentation:
+            pixels = tensorflow.move(pixels, moved, ground)
         targets = tf.gather(labels, batch)
         with tf.GradientTape() as tape:
             with tensorflow.computing_in(precision, network):
@@ -174,43 +159,25 @@ def train(
         accuracy.update_state(targets, logits)
         return loss
 
-    history, losses = [], []
+    moved = np.empty((0, 2, 3), np.float32)
     for number in range(1, settings.epochs + 1):
         mean_loss.reset_state()
         accuracy.reset_state()
         order = tf.random.shuffle(tf.range(len(images)))
         starts = range(0, len(images), settings.batch_size)
-        bar = tqdm(starts, desc=f"epoch {number}/{settings.epochs}", leave=False, disable=None)
-        for start in bar:
-            losses.append(step(order[start : start + settings.batch_size]))
-            training.show_loss(bar, losses[-1])
-        train_loss, train_accuracy = float(mean_loss.result()), float(accuracy.result())
-        validation_loss = validation_accuracy = None
-        if len(validation_images):
-            logits = tensorflow.predict_logits(network, validation_images)
-            accuracy.reset_state()
-            accuracy.update_state(validation_labels, logits)
-            validation_loss = float(LOSSES[settings.labels](from_logits=True)(validation_labels, logits))
-            validation_accuracy = float(accuracy.result())
-        history.append(
-            training.Epoch(
-                epoch=number,
-                learning_rate=float(rates[number - 1, -1]),
-                train_loss=train_loss,
-                train_accuracy=train_accuracy,
-                validation_loss=validation_loss,
-                validation_accuracy=validation_accuracy,
-            )
+        for start in watching.bar(starts, number):
+            batch = order[start : start + settings.batch_size]
+            if settings.augmentation:
+                moved = augmentation.draw(settings.augmentation, len(batch), moves)
+            watching.step(step(batch, tf.constant(moved)))
+        yield training.validate(
+            number,
+            float(rates[number - 1, -1]),
+            float(mean_loss.result()),
+            float(accuracy.result()),
+            job,
+            partial(tensorflow.logits, network),
         )
-        training.report(history[-1], model, settings)
-    return history, tf.stack(losses).numpy()
-
-
-def to_targets(labels: np.ndarray, settings: Settings) -> tf.Tensor:
-    """uint8 labels (n,) as the loss takes them: as they are or, for one_hot, float32 (n, 10)."""
-    if settings.labels == "one_hot":
-        labels = keras.utils.to_categorical(labels, dataset.CLASSES).astype(np.float32)
-    return tf.constant(labels)
 
 
 class LearningRates(keras.optimizers.schedules.LearningRateSchedule):

@@ -1,63 +1,75 @@
-"""Draw the data, every model's predictions, and what `evaluate` found.
+"""Draw the data, every model's predictions, and what `evaluate` and `compare_models` found.
 
     python -m stages.visualize
 
-Reads data/*.npy, outputs/{tables,losses,predictions,ensembles}/, outputs/embedding.csv and the weights of
-PyTorch's and the from-scratch models. Writes outputs/plots/overall/*.png and, for every model,
+Reads data/, outputs/{tables,comparison,models,predictions,ensembles}/, outputs/embedding.csv and, from
+params.yaml, `threads`: how many processes draw. Writes outputs/plots/overall/*.png and, for every model,
 outputs/plots/<kind>/<framework>/<model>.png. Which images are shown is drawn once, for all models.
+Takes about 20 s for 25 models on two cores.
 """
 
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from multiprocessing import get_context
 
 import numpy as np
 import pandas as pd
-from safetensors.numpy import load_file
+from matplotlib.figure import Figure
+from safetensors import SafetensorError, safe_open
 
-from stages.common import command, dataset, files, results
-from stages.evaluation.tables import EMBEDDING, LEVEL, load_table, load_tables
+from stages.common import dataset, files, params, results
+from stages.console import command
+from stages.console.errors import UserError, reading
+from stages.evaluation.tables import EMBEDDING, ENSEMBLES, LEVEL, LOSSES, MEAN, VOTE, load_table, load_tables
 from stages.pictures import overall, single, style
 
 PLOTS = results.OUTPUTS / "plots"
 MISTAKES = 20
 
-Job = tuple
-"""A picture to draw: its path below outputs/plots, the function, its arguments."""
+Job = tuple[str, partial[Figure]]
+"""A picture to draw: its path below outputs/plots, and what draws it."""
 
 
 def main() -> None:
     command.no_arguments(__doc__)
-    tables = load_tables()
+    threads = params.read("threads", params.Threads)
+    data = dataset.describe()
+    tables = load_tables(data.classes)
     images, labels = dataset.load_test()
-    predictions = {model: load_predictions(model, len(labels)) for model in tables["summary"].model}
+    predictions = {model: load_predictions(model, data) for model in tables["summary"].model}
     chosen = np.random.default_rng(0).permutation(len(labels))[:29]
 
-    jobs = list(overall_pictures(tables, images, labels, predictions))
-    for model, probabilities in predictions.items():
-        of_model = {name: t[t.model == model] for name, t in tables.items() if "model" in t}
-        jobs += pictures_of(model, of_model, images, labels, probabilities, chosen)
-        jobs += first_layer(model)
-    with files.replacing(PLOTS) as folder, ProcessPoolExecutor() as processes:
-        drawn = [processes.submit(style.save, folder / path, *job) for path, *job in jobs]
+    jobs = list(overall_pictures(tables, images, labels, predictions, data.classes))
+    for model, answers in predictions.items():
+        of_model = {name: t[t.model == model] for name, t in tables.items()}
+        jobs += pictures_of(model, of_model, images, labels, answers, chosen, data.classes)
+        jobs += first_layer(model, data.image_size)
+    processes = get_context("forkserver")  # it imports the pictures' modules once
+    processes.set_forkserver_preload([overall.__name__, single.__name__])
+    with files.replacing(PLOTS) as (folder,), ProcessPoolExecutor(threads, processes) as pool:
+        drawn = [pool.submit(style.save, folder / path, draw) for path, draw in jobs]
         try:
             for picture in drawn:
                 picture.result()
         except BrokenProcessPool:
-            raise command.UserError(
+            raise UserError(
                 "a process that draws was ended from outside, perhaps for want of memory"
             ) from None
         except BaseException:
-            processes.shutdown(cancel_futures=True)  # else all the others would be drawn before the end
+            pool.shutdown(cancel_futures=True)  # else all the others would be drawn before the end
             raise
     print(f"{len(jobs)} pictures")
 
 
-def load_predictions(model: str, images: int) -> np.ndarray:
-    """Class probabilities, float32 (images, 10), of a model or an ensemble."""
-    framework, name = model.split("/")
-    kind = results.OUTPUTS / ("ensembles" if framework == "ensemble" else f"predictions/{framework}")
-    return files.load_array(kind / f"{name}.npy", np.float32, (images, dataset.CLASSES))
+def load_predictions(model: str, data: dataset.Dataset) -> np.ndarray:
+    """What a model or an ensemble predicts: probabilities, float32 (n, classes), or of the vote the classes,
+    uint8 (n,)."""
+    if model == VOTE:
+        return files.load_array(ENSEMBLES / "vote.npy", np.uint8, (data.counts.test,))
+    path = ENSEMBLES / "mean.npy" if model == MEAN else results.predictions(*model.split("/"))
+    return files.load_array(path, np.float32, (data.counts.test, len(data.classes)))
 
 
 def overall_pictures(
@@ -65,29 +77,30 @@ def overall_pictures(
     images: np.ndarray,
     labels: np.ndarray,
     predictions: dict[str, np.ndarray],
+    classes: tuple[str, ...],
 ) -> Iterator[Job]:
     """The pictures of the data and of all models together."""
     summary = tables["summary"].set_index("model")
-    yield "overall/samples.png", overall.draw_samples, *sample_each_digit(columns=10), 10
+    yield "overall/samples.png", partial(overall.draw_samples, *sample_classes(classes))
     embedding = load_table(results.OUTPUTS / "embedding.csv", EMBEDDING)
-    yield "overall/embedding.png", overall.draw_embedding, embedding
-    yield "overall/accuracy.png", overall.draw_accuracies, tables["summary"]
+    yield "overall/embedding.png", partial(overall.draw_embedding, embedding, classes)
+    yield "overall/accuracy.png", partial(overall.draw_accuracies, tables["summary"])
     for quantity in ("loss", "accuracy") if len(tables["history"]) else ():
-        yield f"overall/training_{quantity}.png", overall.draw_curves, tables["history"], quantity
+        yield f"overall/training_{quantity}.png", partial(overall.draw_curves, tables["history"], quantity)
     trained = summary.parameters.dropna()
-    errors = 1 - summary.accuracy
     if len(trained):
-        yield "overall/accuracy_by_parameters.png", overall.draw_cost, trained, errors, "parameters (count)"
+        cost = partial(overall.draw_cost, trained, 1 - summary.accuracy, "parameters (count)")
+        yield "overall/accuracy_by_parameters.png", cost
     best_first = list(summary.sort_values("accuracy", ascending=False, kind="stable").index)
-    yield "overall/agreement.png", overall.draw_agreement, tables["pairs"], best_first
-    yield "overall/pairs.png", overall.draw_pairs, tables["pairs"], best_first, LEVEL
-    if len(tables["contributions"]):
-        accuracy = summary.accuracy["ensemble/mean"]
-        added = tables["contributions"]
-        yield "overall/contributions.png", overall.draw_contributions, added, accuracy, LEVEL
-    votes = {m: p.argmax(axis=1) for m, p in predictions.items() if not m.startswith("ensemble/")}
-    hardest, captions = find_hardest(labels, np.array(list(votes.values())))
-    yield "overall/hardest.png", overall.draw_hardest, images[hardest], captions, len(votes)
+    yield "overall/agreement.png", partial(overall.draw_agreement, tables["pairs"], best_first)
+    yield "overall/pairs.png", partial(overall.draw_pairs, tables["pairs"], best_first, LEVEL)
+    added = tables["contributions"]
+    if len(added):
+        draw = partial(overall.draw_contributions, added, summary.accuracy[MEAN], LEVEL)
+        yield "overall/contributions.png", draw
+    votes = np.array([p.argmax(axis=1) for model, p in predictions.items() if model not in (MEAN, VOTE)])
+    hardest, captions = find_hardest(labels, votes, classes)
+    yield "overall/hardest.png", partial(overall.draw_hardest, images[hardest], captions, len(votes))
 
 
 def pictures_of(
@@ -95,64 +108,77 @@ def pictures_of(
     tables: dict[str, pd.DataFrame],
     images: np.ndarray,
     labels: np.ndarray,
-    probabilities: np.ndarray,
+    answers: np.ndarray,
     chosen: np.ndarray,
+    classes: tuple[str, ...],
 ) -> Iterator[Job]:
-    """The pictures of one model. tables: its rows alone. chosen: images to show, as indices."""
-    digits = tables["per_digit"].set_index("digit")
-    error = tables["summary"].calibration_error.item()
-    yield f"confusion/{model}.png", single.draw_confusion, tables["confusion"], model
-    yield f"roc/{model}.png", single.draw_roc, tables["roc"], digits.auc, model
-    yield f"calibration/{model}.png", single.draw_calibration, tables["calibration"], error, model
-    if len(tables["history"]):
-        path = results.path("losses", *model.split("/"), "npy")
-        losses = files.load_array(path, np.float32, (None,))
-        yield f"training/{model}.png", single.draw_training, tables["history"], losses, model
+    """The pictures of one model.
 
-    def shown(some: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
-        return images[some], labels[some], probabilities[some], model
-
-    predicted = probabilities.argmax(axis=1)
+    tables: its rows alone. answers: its probabilities, or of the vote the classes. chosen: images to show,
+    as indices.
+    """
+    yield f"confusion/{model}.png", partial(single.draw_confusion, tables["confusion"], classes, model)
+    predicted = answers if model == VOTE else answers.argmax(axis=1)
     nine = chosen[-9:]
-    yield f"predictions/{model}.png", single.draw_predictions, *shown(chosen[:20])
-    yield f"truths/{model}.png", single.draw_truths, images[nine], labels[nine], predicted[nine], model
-    wrong = np.flatnonzero(predicted != labels)
-    surest = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")[:MISTAKES]]
-    yield f"mistakes/{model}.png", single.draw_mistakes, *shown(surest)
-    doubtful = probabilities.max(axis=1).argmin()
-    yield f"probabilities/{model}.png", single.draw_probabilities, *shown(doubtful)
-
-
-def first_layer(model: str) -> Iterator[Job]:
-    """The picture of the first layer's weights, if the model is a network that begins with a dense layer."""
-    framework, name = model.split("/")
-    if framework not in ("pytorch", "scratch"):
+    shown = images[nine], labels[nine], predicted[nine]
+    yield f"truths/{model}.png", partial(single.draw_truths, *shown, classes, model)
+    if len(tables["history"]):
+        losses = load_table(results.folder(*model.split("/")) / "losses.csv", LOSSES).loss.to_numpy()
+        yield f"training/{model}.png", partial(single.draw_training, tables["history"], losses, model)
+    if model == VOTE:
         return
-    path = results.weights(framework, name)
-    with files.reading(path, "holds no weights of a network"):
-        weights = load_file(path) if framework == "pytorch" else dict(np.load(path, allow_pickle=False))
-        by_layer = {int(key.split(".")[0]): w for key, w in weights.items() if key.split(".")[1][0] == "w"}
-        first = by_layer[min(by_layer)]
-    size = dataset.IMAGE_SIZE
-    units = first if framework == "pytorch" else first.T
-    if units.ndim == 2 and units.shape[1] == size * size:  # else something before it made fewer of the pixels
-        yield f"first_layer/{model}.png", single.draw_first_layer, units.reshape(-1, size, size), model
+
+    areas = tables["per_class"].set_index("class").auc.reindex(classes)
+    yield f"roc/{model}.png", partial(single.draw_roc, tables["roc"], areas, model)
+    error = tables["summary"].calibration_error.item()
+    yield f"calibration/{model}.png", partial(single.draw_calibration, tables["calibration"], error, model)
+    wrong = np.flatnonzero(predicted != labels)
+    surest = wrong[np.argsort(-answers[wrong].max(axis=1), kind="stable")[:MISTAKES]]
+    doubtful = answers.max(axis=1).argmin()
+    for kind, draw, some in (
+        ("predictions", single.draw_predictions, chosen[:20]),
+        ("mistakes", single.draw_mistakes, surest),
+        ("probabilities", single.draw_probabilities, doubtful),
+    ):
+        yield f"{kind}/{model}.png", partial(draw, images[some], labels[some], answers[some], classes, model)
 
 
-def sample_each_digit(columns: int) -> tuple[np.ndarray, np.ndarray]:
-    """Training images at random, a row a digit, and their labels."""
-    data = dataset.load_training(held_out=0)
+def first_layer(model: str, image_size: tuple[int, int]) -> Iterator[Job]:
+    """The picture of the first layer's weights, if the model is a network whose first layer is dense.
+
+    One that follows another layer does not see the pixels, and has no picture.
+    """
+    path = results.folder(*model.split("/")) / "weights.safetensors"
+    if not path.exists():
+        return
+    with reading(path, "holds no weights of a network", SafetensorError), safe_open(path, "numpy") as file:
+        if "0.dense.weights" not in file.keys():  # noqa: SIM118 – it is no mapping
+            return
+        units = file.get_tensor("0.dense.weights").T.reshape(-1, *image_size)
+    yield f"first_layer/{model}.png", partial(single.draw_first_layer, units, model)
+
+
+def sample_classes(classes: tuple[str, ...]) -> tuple[np.ndarray, list[str], int]:
+    """Training images at random for a sheet of at most ten rows and columns, each class in one piece.
+
+    Returns the images, the names of their classes, and the columns. A class without images is left out, one
+    with few repeats them.
+    """
+    data = dataset.load_training(validation=0)
     generator = np.random.default_rng(0)
+    in_a_row = -(-len(classes) // 10)
+    each = 10 // in_a_row
     places = []
-    for digit in range(dataset.CLASSES):
-        of_digit = np.flatnonzero(data.train_labels == digit)
-        if len(of_digit):
-            places.append(generator.choice(of_digit, columns, replace=len(of_digit) < columns))
+    for label in np.unique(data.train_labels):
+        of_class = np.flatnonzero(data.train_labels == label)
+        places.append(generator.choice(of_class, each, replace=len(of_class) < each))
     places = np.concatenate(places)
-    return data.train_images[places], data.train_labels[places]
+    return data.train_images[places], [classes[i] for i in data.train_labels[places]], each * in_a_row
 
 
-def find_hardest(labels: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, list[str]]:
+def find_hardest(
+    labels: np.ndarray, predicted: np.ndarray, classes: tuple[str, ...]
+) -> tuple[np.ndarray, list[str]]:
     """The test images that more than half of the models get wrong, at most MISTAKES, worst first.
 
     predicted: (models, n). Returns their indices and captions.
@@ -163,7 +189,8 @@ def find_hardest(labels: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray,
     captions = []
     for i in hardest:
         others = np.bincount(predicted[predicted[:, i] != labels[i], i])
-        captions.append(f"is {labels[i]}: {right[i]} of {len(predicted)} right,\nmostly {others.argmax()}")
+        truth, mostly = style.short(classes[labels[i]]), style.short(classes[others.argmax()])
+        captions.append(f"is {truth}: {right[i]} of {len(predicted)} right,\nmostly {mostly}")
     return hardest, captions
 
 

@@ -1,13 +1,13 @@
 """A tiny data set, and copies of the project to run it in."""
 
-import gc
+import csv
 import gzip
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["GOMP_SPINCOUNT"] = "0"  # threads that spin would keep the other worker waiting
@@ -27,6 +27,7 @@ IDX_NAMES = {
 }
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"  # as environment.prepare sets it
 os.environ["DVC_NO_ANALYTICS"] = "true"
 
 
@@ -53,22 +54,36 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         make_deterministic(seed=0, threads=load_params()["threads"])
 
 
-def pytest_unconfigure() -> None:
-    """Stages that ran in this process have frozen its objects, and some libraries complain at the end."""
-    gc.unfreeze()
-
-
-def tiny_arrays(train: int = TRAIN, test: int = TEST) -> dict[str, np.ndarray]:
-    """Ten easy classes: each has a pattern of its own, every image adds noise to it."""
+def tiny_arrays(
+    train: int = TRAIN, test: int = TEST, classes: int = 10, size: tuple[int, int] = (28, 28)
+) -> dict[str, np.ndarray]:
+    """Easy classes: each has a pattern of its own, every image adds noise to it."""
     generator = np.random.default_rng(7)
-    patterns = np.kron(generator.integers(0, 200, (10, 7, 7)), np.ones((1, 4, 4)))
+    rows, columns = size
+    patterns = np.kron(
+        generator.integers(0, 200, (classes, -(-rows // 4), -(-columns // 4))), np.ones((1, 4, 4))
+    )
     arrays = {}
     for part, count in (("train", train), ("test", test)):
-        labels = generator.permutation(np.arange(count) % 10).astype(np.uint8)
-        noise = generator.integers(0, 56, (count, 28, 28))
-        arrays[f"{part}_images"] = (patterns[labels] + noise).astype(np.uint8)
+        labels = generator.permutation(np.arange(count) % classes).astype(np.uint8)
+        noise = generator.integers(0, 56, (count, rows, columns))
+        arrays[f"{part}_images"] = (patterns[labels][:, :rows, :columns] + noise).astype(np.uint8)
         arrays[f"{part}_labels"] = labels
     return arrays
+
+
+def write_data(project: Path, arrays: dict[str, np.ndarray], names: list[str] | None = None) -> None:
+    """What the stage download_mnist leaves of these arrays, the classes called by their numbers unless
+    named."""
+    folder = project / "data"
+    folder.mkdir(exist_ok=True)
+    for part, array in arrays.items():
+        np.save(folder / f"{part}.npy", array)
+    classes = names or list(map(str, range(arrays["train_labels"].max() + 1)))
+    counts = {part: len(arrays[f"{part}_labels"]) for part in ("train", "test")}
+    size = list(arrays["train_images"].shape[1:])
+    content = {"name": "tiny", "classes": classes, "image_size": size, "ground": 0, "counts": counts}
+    (folder / "dataset.json").write_text(json.dumps(content))
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -92,6 +107,24 @@ def load_params() -> dict:
     return params.parse((ROOT / "params.yaml").read_text(encoding="utf-8"))
 
 
+def load_architectures() -> dict:
+    from stages.common import params
+
+    return params.parse((ROOT / "architectures.yaml").read_text(encoding="utf-8"))
+
+
+def networks() -> list[str]:
+    """The frameworks whose models are networks."""
+    content = load_params()
+    return [name for name in frameworks() if "architecture" in next(iter(content[name].values()))]
+
+
+def frameworks() -> list[str]:
+    from stages.common.frameworks import FRAMEWORKS
+
+    return list(FRAMEWORKS)
+
+
 def models(framework: str) -> list[str]:
     return list(load_params()[framework])
 
@@ -102,8 +135,8 @@ FEW = {
     "scratch": ["mlp_sigmoid", "mlp_relu"],
     "sklearn": ["knn_3"],
 }
-CARRIED = {"architecture": "mlp_sigmoid", "pytorch": "linear", "tensorflow": "cnn", "scratch": "mlp_sigmoid"}
-"""The models of a whole pipeline in a test: some of every kind."""
+PARITY = {"pytorch": "linear", "tensorflow": "cnn", "scratch": "mlp_sigmoid"}
+"""The models of a whole pipeline in a test: some of every kind, and those that have one architecture."""
 
 
 def few_names() -> list[str]:
@@ -118,16 +151,15 @@ def tiny_params(folder: Path, chosen: dict[str, list[str]] | None = None) -> dic
     """
     content = load_params()
     if chosen:
-        content["carried"] = CARRIED
+        content["parity"] = PARITY
     for framework, names in (chosen or {}).items():
         content[framework] = {name: content[framework][name] for name in names}
-        if CARRIED.get(framework) in content[framework]:
-            content[framework][CARRIED[framework]]["architecture"] = CARRIED["architecture"]
-    content["data"] = {"dataset": str(folder), "validation_images": 40}
-    for framework in ("pytorch", "tensorflow", "scratch"):
+        if PARITY.get(framework) in content[framework]:
+            content[framework][PARITY[framework]]["architecture"] = "mlp_sigmoid"
+    content["data"] = {"dataset": str(folder), "validation": 40}
+    for framework in networks():
         for settings in content[framework].values():
             settings.update(batch_size=20, epochs=1)
-            settings.pop("validation_images", None)
     for name in ("random_forest", "extra_trees", "boosted_trees"):
         content["sklearn"].get(name, {}).get("arguments", {}).update(n_estimators=5)
     return content
@@ -138,14 +170,18 @@ def write_params(project: Path, content: dict) -> None:
 
 
 def edit_params(project: Path, key: str, value: object) -> None:
-    """Set the value at a dotted key of the project's params.yaml."""
-    content = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    """Set the value at a dotted key of the project's params.yaml, or of its architectures.yaml
+    (`architectures.…`)."""
+    file = project / "params.yaml"
+    if key.startswith("architectures."):
+        file, key = project / "architectures.yaml", key.removeprefix("architectures.")
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
     section = content
     *parents, last = key.split(".")
     for parent in parents:
         section = section[parent]
     section[last] = value
-    write_params(project, content)
+    file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
 def clone(target: Path) -> Path:
@@ -185,6 +221,27 @@ def command(project: Path, *arguments: str, **variables: str) -> subprocess.Comp
         text=True,
         stdin=subprocess.DEVNULL,
     )
+
+
+def python(code: str, project: Path = ROOT, **variables: str) -> str:
+    """What a Python program prints that must succeed in the project, or in another folder."""
+    options = {"env": {**os.environ, "PYTHONPATH": str(ROOT), **variables}, "capture_output": True}
+    run = subprocess.run([sys.executable, "-c", code], cwd=project, text=True, **options)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def left(framework: str, model: str) -> dict[str, bytes]:
+    """All that training leaves in the current folder, file by file, but for the timings."""
+    from stages.common import results
+
+    folder, *others, _ = results.all_of(framework, model)
+    return {str(path): path.read_bytes() for path in [*folder.iterdir(), *others]}
 
 
 def dvc(project: Path, *arguments: str) -> str:
@@ -248,18 +305,17 @@ def project(finished: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, idx_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(tmp_path: Path, idx_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty project with tiny parameters and data, which the current process works in."""
     from stages.common import params
 
     write_params(tmp_path, tiny_params(idx_folder))
-    (tmp_path / "data").mkdir()
-    for part, array in tiny_arrays().items():
-        np.save(tmp_path / "data" / f"{part}.npy", array)
+    shutil.copy2(ROOT / "architectures.yaml", tmp_path)
+    write_data(tmp_path, tiny_arrays())
     monkeypatch.chdir(tmp_path)
-    params._file.cache_clear()
+    params.content.cache_clear()
     yield tmp_path
-    params._file.cache_clear()
+    params.content.cache_clear()
 
 
 @pytest.fixture
@@ -272,7 +328,7 @@ def run_stage(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     def run(stage: str, *arguments: str, **edits: object) -> None:
         for key, value in edits.items():
             edit_params(workspace, key, value)
-        params._file.cache_clear()
+        params.content.cache_clear()
         monkeypatch.setattr(sys, "argv", [stage, *arguments])
         import_module(f"stages.{stage}").main()
 
@@ -286,51 +342,81 @@ HISTORY = (
 )
 
 
-def right(share: float, labels: np.ndarray = LABELS) -> np.ndarray:
-    """Predictions of which about `share` are right; the rest name the next digit."""
+def right(share: float, labels: np.ndarray = LABELS, classes: int = 10) -> np.ndarray:
+    """Predictions of which about `share` are right; the rest name the next class."""
     predicted = labels.astype(int).copy()
     wrong = round((1 - share) * len(labels))
-    predicted[:wrong] = (predicted[:wrong] + 1) % 10
-    return (np.eye(10)[predicted] * 0.9 + 0.01).astype(np.float32)
+    predicted[:wrong] = (predicted[:wrong] + 1) % classes
+    return (np.eye(classes)[predicted] * 0.9 + 0.1 / classes).astype(np.float32)
+
+
+def leave_trained(framework: str, model: str, number: int, classes: list[str], size: tuple[int, int]) -> None:
+    """In the current folder what a trainer would have left, the higher `number` the less accurate."""
+    from safetensors.numpy import save_file
+
+    from stages.common import dataset, results
+
+    labels, held_out = dataset.load_labels("test"), dataset.load_labels("train")
+    held_out = held_out[dataset.held_out(held_out, 40)]
+    folder = results.folder(framework, model)
+    for path in results.all_of(framework, model):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir()
+    is_network = framework != "sklearn"
+    description = {
+        "framework": framework,
+        "name": model,
+        "recipe": {"pixel_range": [0, 1]},
+        "architecture": [{"dense": 12}, "relu", {"dense": "classes"}] if is_network else None,
+        "summary": "dense" if is_network else "KNeighborsClassifier",
+        "layers": "dense 12" if is_network else None,
+        "classes": classes,
+        "image_size": list(size),
+        "ground": 0,
+        "parameters": number,
+        "training_images": 360,
+        "validation_images": 40 if is_network else 0,
+    }
+    timings = {
+        "device": "cpu",
+        "precision": "float32",
+        "training_seconds": number / 2,
+        "prediction_seconds": 0.1,
+        "processor": "some processor, avx2",
+        "system": "Linux x86_64",
+        "python": "3.11.7",
+        "threads": 2,
+        "side_by_side": 1,
+        "packages": {"numpy": "2.4.6"},
+    }
+    (folder / "model.json").write_text(json.dumps(description))
+    results.timings(framework, model).write_text(json.dumps(timings))
+    share = 1 - number / len(labels)
+    np.save(results.predictions(framework, model), right(share, labels, len(classes)))
+    shown = held_out if is_network else held_out[:0]
+    np.save(results.validation(framework, model), right(share, shown, len(classes)))
+    if is_network:
+        (folder / "history.csv").write_text(HISTORY)
+        losses = np.geomspace(2.3, 0.3, 36, dtype=np.float32)
+        (folder / "losses.csv").write_text(
+            "step,loss\n" + "".join(f"{i},{loss!s}\n" for i, loss in enumerate(losses, start=1))
+        )
+        generator = np.random.default_rng(1)
+        shapes = {"0.dense.weights": (size[0] * size[1], 12), "0.dense.biases": (12,)}
+        shapes |= {"2.dense.weights": (12, len(classes)), "2.dense.biases": (len(classes),)}
+        weights = {name: generator.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+        save_file(weights, folder / "weights.safetensors")
 
 
 @pytest.fixture
 def trained(workspace: Path) -> Path:
     """What the trainers would have left for the models of FEW, each with another accuracy."""
-    from safetensors.numpy import save_file
-
-    from stages.common import results
+    from stages.common import params, results
 
     write_params(workspace, tiny_params(workspace, FEW))
-    weights = np.random.default_rng(1).normal(size=(12, 784)).astype(np.float32)
+    params.content.cache_clear()
     for number, name in enumerate(few_names(), start=1):
-        framework, model = name.split("/")
-        paths = {
-            kind: results.path(kind, framework, model, extension)
-            for kind, extension in (
-                ("predictions", "npy"),
-                ("cards", "json"),
-                ("timings", "json"),
-                ("history", "csv"),
-                ("losses", "npy"),
-                ("models", {"pytorch": "safetensors", "scratch": "npz"}.get(framework, "none")),
-            )
-        }
-        for path in paths.values():
-            path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(paths["predictions"], right(1 - number / TEST))
-        recipe = {"pixel_range": [0, 1]}
-        card = {"parameters": number, "training_images": 360, "recipe": recipe, "layers": "dense 10"}
-        paths["cards"].write_text(json.dumps(card))
-        seconds = {"device": "cpu", "training_seconds": number / 2, "prediction_seconds": 0.1}
-        paths["timings"].write_text(json.dumps(seconds))
-        if framework != "sklearn":
-            paths["history"].write_text(HISTORY)
-            np.save(paths["losses"], np.geomspace(2.3, 0.3, 36, dtype=np.float32))
-        if framework == "pytorch":
-            save_file({"1.weight": weights, "1.bias": np.zeros(12, np.float32)}, paths["models"])
-        elif framework == "scratch":
-            np.savez(paths["models"], **{"1.weights": weights.T, "1.biases": np.zeros(12, np.float32)})
-    parity = "model,carried_to,difference,other_digits,ties\nscratch/mlp_sigmoid,pytorch,1e-06,0,0\n"
+        leave_trained(*name.split("/"), number, list(map(str, range(10))), (28, 28))
+    parity = "model,target,difference,other_classes,ties\nscratch/mlp_sigmoid,pytorch,1e-06,0,0\n"
     (results.OUTPUTS / "parity.csv").write_text(parity)
     return workspace

@@ -1,24 +1,27 @@
+"""The layers of architectures.yaml: their shapes, their size, and what is refused."""
+
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import load_params
-from pydantic import TypeAdapter, ValidationError
+from conftest import load_architectures
+from pydantic import ValidationError
 
 from stages.common import architecture
 from stages.models import pytorch, scratch, tensorflow
 
-ARCHITECTURES = load_params()["architectures"]
+ARCHITECTURES = load_architectures()
+WIDE = 24, 40
 
 
-def parse(layers: list) -> architecture.Architecture:
-    return TypeAdapter(architecture.Architecture).validate_python(layers)
+def fit(layers: list, size: tuple[int, int] = (28, 28), classes: int = 10) -> architecture.Architecture:
+    return architecture.fit(architecture.parse(layers), size, classes)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_three_frameworks_build_as_many_parameters_as_announced(name):
-    layers = parse(ARCHITECTURES[name])
+    layers = fit(ARCHITECTURES[name], WIDE, 26)
     announced = sum(architecture.parameter_counts(layers))
     assert sum(p.numel() for p in pytorch.build(layers).parameters()) == announced
     assert sum(np.prod(w.shape) for w in tensorflow.build(layers).trainable_weights) == announced
@@ -38,18 +41,20 @@ def test_three_frameworks_build_as_many_parameters_as_announced(name):
     ],
 )
 def test_known_networks_have_their_known_size(name, parameters):
-    assert sum(architecture.parameter_counts(parse(ARCHITECTURES[name]))) == parameters
+    assert sum(architecture.parameter_counts(fit(ARCHITECTURES[name]))) == parameters
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_announced_shapes_are_those_of_pytorch(name):
-    layers = architecture.pool_first(parse(ARCHITECTURES[name]))
-    x = torch.zeros(2, 1, 28, 28)
-    shapes = iter(architecture.shapes(layers))
+    layers = fit(ARCHITECTURES[name], WIDE, 26)
+    early = tuple(layer for _, layer in architecture.pool_first(layers))
+    shapes = iter(architecture.shapes(architecture.Architecture(early, layers.input_shape)))
+    x = torch.zeros(2, 1, *WIDE)
     for module in pytorch.build(layers).eval():
         x = module(x)
         if not isinstance(module, torch.nn.Flatten):
             assert tuple(x.shape[1:]) == next(shapes)
+    assert not list(shapes)
 
 
 def test_pooling_before_the_activation_changes_no_bit():
@@ -65,50 +70,53 @@ def test_pooling_before_the_activation_changes_no_bit():
         gradients.append((output.detach(), late[0].weight.grad.clone()))
     assert torch.equal(gradients[0][0], gradients[1][0])
     assert torch.equal(gradients[0][1], gradients[1][1])
-    assert [layer.kind for layer in architecture.pool_first(parse(ARCHITECTURES["cnn"]))] == [
+    assert [layer.kind for _, layer in architecture.pool_first(fit(ARCHITECTURES["cnn"]))] == [
         "conv", "max_pool", "relu", "conv", "max_pool", "relu", "dense", "relu", "dense",
     ]  # fmt: skip
 
 
-def test_description_lists_every_layer_and_the_sum():
-    text = architecture.describe(parse(ARCHITECTURES["cnn_dropout"]))
-    assert len(text.splitlines()) == 1 + len(ARCHITECTURES["cnn_dropout"]) + 1
-    assert "206,922" in text.splitlines()[-1]
-
-
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_description_has_straight_columns(name):
-    lines = architecture.describe(parse(ARCHITECTURES[name])).splitlines()
-    assert len({len(line) for line in lines}) == 1
+def test_the_description_lists_every_layer_and_the_sum_in_straight_columns(name):
+    layers = fit(ARCHITECTURES[name])
+    lines = architecture.describe(layers).splitlines()
+    assert len(lines) == 1 + len(layers.layers) + 1
+    assert len(set(map(len, lines))) == 1
+    assert lines[-1].endswith(f" {sum(architecture.parameter_counts(layers)):,}")
+
+
+CLASSES = {"dense": "classes"}
 
 
 @pytest.mark.parametrize(
     ("layers", "complaint"),
     [
-        (["rleu", {"dense": 10}], "unknown layer; allowed: conv"),
-        ([{"dense": 11}], "must be dense: 10"),
-        ([], "must be dense: 10"),
-        ([{"dense": 0}, {"dense": 10}], "greater than 0"),
-        ([{"dense": True}, {"dense": 10}], "a number is wanted"),
-        ([{"dropout": 1}, {"dense": 10}], "less than 1"),
+        (["rleu", CLASSES], "unknown layer; allowed: conv"),
+        ([{"dense": 11}], r"must be dense: classes \(or dense: 10, the number of classes of this data set\)"),
+        ([CLASSES, {"dense": 12}, "relu"], "must be dense: classes"),
+        ([], "must be dense: classes"),
+        ([{"dense": 0}, CLASSES], "greater than 0"),
+        ([{"dense": True}, CLASSES], "a number is wanted"),
+        ([{"dense": "many"}, CLASSES], "it should be|'classes'"),
+        ([{"dropout": 1}, CLASSES], "less than 1"),
         ([{"dense": 10}, {"max_pool": 2}], "layer 1: wants an image"),
-        ([{"max_pool": 29}, {"dense": 10}], "layer 0: max_pool 29 is larger than the image"),
-        ([{"conv": {"filters": 1, "kernel": 30, "padding": "valid"}}, {"dense": 10}], "kernel 30 is larger"),
-        ([{"conv": {"filters": 1, "kernel": 3, "padding": "full"}}, {"dense": 10}], "'same' or 'valid'"),
-        ([{"conv": {"filters": 1, "kernel": 3, "pad": "same"}}, {"dense": 10}], "Extra inputs"),
-        ([{"conv": 3}, {"dense": 10}], "unknown layer"),
+        ([{"max_pool": 29}, CLASSES], "layer 0: max_pool 29 is larger than the image of 28×28"),
+        ([{"conv": {"filters": 1, "kernel": 30, "padding": "valid"}}, CLASSES], "kernel 30 is larger"),
+        ([{"conv": {"filters": 1, "kernel": 3, "padding": "full"}}, CLASSES], "'same' or 'valid'"),
+        ([{"conv": {"filters": 1, "kernel": 3, "pad": "same"}}, CLASSES], "Extra inputs"),
+        ([{"conv": 3}, CLASSES], "unknown layer"),
         ([{"conv": {"kind": "dense", "units": 10}}], "unknown layer"),
         ([{"dense": 10, "relu": None}], "unknown layer"),
     ],
 )
 def test_impossible_networks_are_refused_with_what_is_allowed(layers, complaint):
-    with pytest.raises(ValidationError, match=complaint):
-        parse(layers)
+    with pytest.raises((ValidationError, ValueError), match=complaint):
+        fit(layers)
 
 
 @pytest.mark.parametrize("module", [pytorch, tensorflow, scratch])
 def test_a_kind_of_layer_that_a_framework_does_not_know_is_not_left_out(module):
     unknown = SimpleNamespace(kind="unheard_of", output_shape=lambda shape: shape)
+    layers = architecture.Architecture((unknown, *fit([CLASSES]).layers), (1, 28, 28))
     generator = [np.random.default_rng(0)] if module is scratch else []
     with pytest.raises(AssertionError, match="unheard_of"):
-        module.build([unknown, *parse([{"dense": 10}])], *generator)
+        module.build(layers, *generator)

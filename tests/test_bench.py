@@ -1,67 +1,84 @@
 """What `make bench` and `make growth` measure, on tiny data."""
 
-import csv
-from dataclasses import fields
-from io import BytesIO
+import json
+import sys
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, TEST, TRAIN, load_params, tiny_arrays
-from PIL import Image
+from conftest import TEST, TRAIN
 
 from stages.common import results
-from stages.common.command import UserError
-from stages.pictures import style
-from tools import bench, growth
+from stages.console.errors import UserError
+from tools import bench, growth, pages, projects
+
+DESCRIPTION = results.Description(
+    framework="pytorch",
+    name="linear",
+    recipe={},
+    architecture=[{"dense": 10}, {"dense": "classes"}],
+    summary="linear",
+    layers="",
+    classes=tuple("0123456789"),
+    image_size=(28, 28),
+    ground=0,
+    parameters=7,
+    training_images=50_000,
+    validation_images=5_000,
+)
+TIMINGS = results.Timings(
+    device="cpu",
+    precision="float32",
+    training_seconds=10,
+    prediction_seconds=1,
+    processor="a processor, avx2",
+    system="Linux x86_64",
+    python="3.11.9",
+    threads=2,
+    side_by_side=1,
+    packages={},
+)
+MACHINE = "a processor, avx2, 2 threads, Linux x86_64, Python 3.11"
 
 
-@pytest.fixture
-def tiny_data(tmp_path, monkeypatch):
-    """A folder with the tiny arrays, of which 40 images are held out; the project is where one stands."""
-    monkeypatch.chdir(ROOT)
-    folder = tmp_path / "arrays"
-    folder.mkdir()
-    for name, array in tiny_arrays().items():
-        np.save(folder / f"{name}.npy", array)
-    return folder
+def made(accuracy: float, seconds: float, history: list[float | None], **others: float) -> bench.Run:
+    """A run that trained so long, with these validation accuracies."""
+    timings = TIMINGS.model_copy(
+        update={"training_seconds": seconds, "prediction_seconds": others.get("prediction", 1.0)}
+    )
+    epochs = [{"validation_accuracy": one} for one in history]
+    return bench.Run(accuracy, timings, DESCRIPTION, others.get("start", 1.0), others.get("peak", 1), epochs)
 
 
-FEW_IMAGES = {"data.validation_images": 40, "scratch.mlp_relu.epochs": 2, "scratch.mlp_relu.batch_size": 20}
-
-
-def test_a_run_is_the_stage_itself_with_other_parameters(tiny_data):
-    before = (ROOT / "params.yaml").read_bytes()
-    run = bench.run("scratch/mlp_relu", tiny_data, FEW_IMAGES | {"scratch.mlp_relu.validation_images": 40})
+def test_a_run_is_the_stage_itself_with_other_parameters(workspace):
+    before = (workspace / "params.yaml").read_bytes()
+    run = bench.run("scratch/mlp_relu", {"scratch.mlp_relu.epochs": 2, "data.validation": 100})
     assert run.accuracy > 0.5
-    assert run.training_images == TRAIN - 40
-    assert run.parameters == 784 * 128 + 128 + 128 * 10 + 10
+    assert (run.description.training_images, run.description.validation_images) == (TRAIN - 100, 100)
+    assert run.description.recipe["epochs"] == 2
     assert [epoch["epoch"] for epoch in run.history] == [1, 2]
-    assert 0 < run.training_seconds < 30 and 0 <= run.prediction_seconds < 30
-    assert run.start_seconds > 0
+    assert all(0 <= epoch["validation_accuracy"] <= 1 for epoch in run.history)
+    assert run.start_seconds > 0.05, "no interpreter imports NumPy faster"
     assert 30 < run.peak_mebibytes < 500, "of the stage, not of this process"
-    assert (ROOT / "params.yaml").read_bytes() == before
+    assert (workspace / "params.yaml").read_bytes() == before
 
 
-def test_a_stage_that_fails_is_named_with_its_error(tiny_data):
+def test_a_stage_that_fails_is_named_with_its_error(workspace):
     with pytest.raises(UserError, match=r"scratch/mlp_relu .* failed: .*learning_rate"):
-        bench.run("scratch/mlp_relu", tiny_data, {"scratch.mlp_relu.learning_rate": -1})
+        bench.run("scratch/mlp_relu", {"scratch.mlp_relu.learning_rate": -1})
 
 
 def test_a_row_sums_up_its_runs(monkeypatch):
-    def epochs(*accuracies):
-        return [{"validation_accuracy": a} for a in accuracies]
-
     runs = [
-        bench.Run(0.985, 10.0, 1.0, 2.0, 100, 50_000, 7, epochs(0.97, 0.985)),
-        bench.Run(0.995, 14.0, 3.0, 3.0, 300, 50_000, 7, epochs(0.98, 0.995)),
-        bench.Run(0.985, 12.0, 2.0, 4.0, 200, 50_000, 7, epochs(0.975, 0.995)),
+        made(0.985, 10, [0.97, 0.985], prediction=1, start=2, peak=100),
+        made(0.995, 14, [0.98, 0.995], prediction=3, start=3, peak=300),
+        made(0.985, 12, [0.975, 0.995], prediction=2, start=4, peak=200),
     ]
     queue = iter(runs)
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(bench, "run", lambda model, data, changes: next(queue))
+    monkeypatch.setattr(bench, "run", lambda model, changes: next(queue))
     monkeypatch.setattr(bench, "matmul_gflops", lambda: 100.0)
-    row = bench.measure("pytorch/linear", 3, ROOT)
+    row = bench.measure("pytorch/linear", 3)
     assert row.accuracy_mean == pytest.approx(0.9883, abs=1e-4)
     assert row.accuracy_sd == pytest.approx(0.0058, abs=1e-4)
     assert (row.training_seconds, row.training_seconds_low, row.training_seconds_high) == (12, 10, 14)
@@ -72,76 +89,115 @@ def test_a_row_sums_up_its_runs(monkeypatch):
     assert row.multiply_adds == 784 * 10 + 10 * 10
     operations = 2 * (2 * 784 * 10 + 3 * 10 * 10) * 50_000 * 2  # the images need no gradient
     assert row.matmul_share == pytest.approx(operations / 12 / 100e9, abs=5e-4)
+    assert row.machine == MACHINE, "the runs', not the one that writes"
 
 
 def test_without_held_out_images_the_test_images_say_when_an_accuracy_is_reached():
-    blind = [{"validation_accuracy": None}] * 2
-    assert bench.seconds_to(0.98, [bench.Run(0.985, 10.0, 1.0, 1.0, 1, 1, 1, blind)]) == 10
-    assert bench.seconds_to(0.99, [bench.Run(0.985, 10.0, 1.0, 1.0, 1, 1, 1, blind)]) is None
-    assert bench.seconds_to(0.98, [bench.Run(0.985, 10.0, 1.0, 1.0, 1, 1, 1, [])]) == 10
+    assert bench.seconds_to(0.98, [made(0.985, 10, [None, None])]) == 10
+    assert bench.seconds_to(0.99, [made(0.985, 10, [None, None])]) is None
+    assert bench.seconds_to(0.98, [made(0.985, 10, [])]) == 10
 
 
-def test_multiply_adds_count_every_product_of_a_convolution(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    first, second = 28 * 28 * 16 * 9, 14 * 14 * 32 * 16 * 9
-    assert bench.multiply_adds("pytorch/cnn_dropout") == [first, second, 7 * 7 * 32 * 128, 128 * 10]
-    assert bench.multiply_adds("sklearn/knn_3") == []
+def test_multiply_adds_count_every_product_of_a_convolution():
+    conv = {"filters": 16, "kernel": 3, "padding": "same"}
+    layers = [{"conv": conv}, "relu", {"max_pool": 2}, {"dense": 5}, {"dense": "classes"}]
+    described = DESCRIPTION.model_copy(update={"architecture": layers, "image_size": (20, 32)})
+    assert bench.multiply_adds(described) == [20 * 32 * 16 * 9, 10 * 16 * 16 * 5, 5 * 10]
+    assert bench.multiply_adds(DESCRIPTION.model_copy(update={"architecture": None})) == []
 
 
-def test_the_published_tables_are_those_of_the_measurements(tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    page, readme = bench.PAGE.read_text(encoding="utf-8"), bench.README.read_text(encoding="utf-8")
-    rows = bench.read_table(bench.TABLE)
-    assert [row["model"] for row in rows] == bench.models(), "run `make bench`"
-    assert bench.markdown(rows, bench.COLUMNS) in page
-    for table in (bench.TABLE, bench.GROWTH):
-        assert f"Measured on: {bench.machines(bench.read_table(table))}." in page
-    short = {head: bench.COLUMNS[head] for head in bench.README_COLUMNS}
-    assert bench.BEGIN + bench.markdown(rows, short) + bench.END in readme
+ROW = bench.Row(
+    model="pytorch/linear",
+    seeds=5,
+    accuracy_mean=0.925,
+    accuracy_sd=0.0012,
+    training_seconds=2.0,
+    training_seconds_low=1.5,
+    training_seconds_high=3.0,
+    prediction_seconds=0.25,
+    prediction_seconds_low=0.2,
+    prediction_seconds_high=0.3,
+    start_seconds=1.2,
+    images_per_second=12345,
+    seconds_to_98=None,
+    seconds_to_99=None,
+    peak_mebibytes=1234,
+    parameters=7960,
+    multiply_adds=None,
+    matmul_gflops=100.0,
+    matmul_share=0.125,
+    machine="a machine",
+)
 
 
-def test_naming_models_keeps_the_rows_of_the_others(tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    for name, text in (("TABLE", ""), ("PAGE", ""), ("README", f"a\n{bench.BEGIN}old\n{bench.END}z\n")):
-        path = tmp_path / name
-        path.write_text(text)
-        monkeypatch.setattr(bench, name, path)
-    known = {"model": "scratch/mlp_relu", "seeds": 1, "accuracy_mean": 0.98, "accuracy_sd": None}
-    row = bench.Row(**(dict.fromkeys([f.name for f in fields(bench.Row)], 1.0) | known))
-    bench.write([row])
-    bench.write([bench.Row(**(vars(row) | {"model": "pytorch/linear", "accuracy_mean": 0.9}))])
-    bench.write([bench.Row(**(vars(row) | {"accuracy_mean": 0.97}))])
-    with bench.TABLE.open() as file:
-        rows = [(line["model"], line["accuracy_mean"]) for line in csv.DictReader(file)]
-    assert rows == [("pytorch/linear", "0.9"), ("scratch/mlp_relu", "0.97")]
-    text = bench.README.read_text()
-    assert text.startswith("a\n") and text.endswith("z\n") and "old" not in text
-    assert text.index("`scratch/mlp_relu`") < text.index("`pytorch/linear`"), "the most accurate first"
-    assert "| 97.00 |" in text, "one seed has no deviation"
+def test_the_table_shows_the_figures_and_nothing_where_there_is_none():
+    found = bench.cells(ROW)
+    assert found["accuracy, mean ± sd (%)"] == "92.50 ± 0.12"
+    assert found["training (s)"] == "2.0 (1.5–3.0)"
+    assert found["prediction (s)"] == "0.25 (0.20–0.30)"
+    assert (found["images/s"], found["memory (MiB)"], found["parameters"]) == ("12,345", "1,234", "7,960")
+    assert (found["s to 98 %"], found["multiply-adds"], found["of matmul"]) == ("", "", "12.5%")
+    assert bench.cells(replace(ROW, seeds=4))["accuracy, mean ± sd (%)"] == "92.50", "four say little"
+
+
+def test_the_most_accurate_model_comes_first_and_columns_can_be_left_out():
+    table = bench.table([ROW, replace(ROW, model="pytorch/mlp", accuracy_mean=0.98)], bench.ONLY_ON_THE_PAGE)
+    head, _, first, second = table.splitlines()
+    assert first.startswith("| `pytorch/mlp` |") and second.startswith("| `pytorch/linear` |")
+    assert "memory" in head and "multiply-adds" not in head
+    assert head.count("|") == first.count("|") == second.count("|")
+
+
+def test_naming_models_keeps_the_rows_of_the_others(workspace, monkeypatch):
+    (workspace / "docs").mkdir()
+    accuracies = iter([0.5, 0.98, 0.5, 0.9, 0.5, 0.97])  # the first of each pair is the warm-up's
+    monkeypatch.setattr(bench, "run", lambda *_: made(next(accuracies), 1, []))
+    monkeypatch.setattr(bench, "matmul_gflops", lambda: 1.0)
+    for model in ("scratch/mlp_relu", "pytorch/linear", "scratch/mlp_relu"):
+        monkeypatch.setattr(sys, "argv", ["bench", model, "--seeds", "1"])
+        bench.main()
+    rows = pages.read_rows(bench.TABLE, bench.Row)
+    assert [(row.model, row.accuracy_mean) for row in rows] == [
+        ("pytorch/linear", 0.9),
+        ("scratch/mlp_relu", 0.97),
+    ]
+
+
+def test_an_unknown_model_is_refused_before_anything_runs(workspace, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["bench", "pytorch/lienar"])
+    with pytest.raises(UserError, match=r"pytorch/lienar unknown; params\.yaml has pytorch/linear, "):
+        bench.main()
+
+
+def test_rows_are_read_as_they_were_written(tmp_path):
+    pages.write_rows(
+        path := tmp_path / "speed.csv", rows := [ROW, replace(ROW, model="x/y", accuracy_sd=None)]
+    )
+    assert pages.read_rows(path, bench.Row) == rows
 
 
 @pytest.mark.parametrize("share", [0.125, 1, 2.5])
-def test_more_images_than_there_are_repeat(tiny_data, tmp_path, share):
-    target = tmp_path / "repeated"
-    target.mkdir()
-    growth.repeated(tiny_data, share, target)
-    images, labels = (np.load(target / f"train_{kind}.npy") for kind in ("images", "labels"))
+def test_more_images_than_there_are_repeat(workspace, share):
+    projects.resize(workspace / "some", round(share * TRAIN))
+    images, labels = (np.load(workspace / "some" / f"train_{kind}.npy") for kind in ("images", "labels"))
     assert len(images) == len(labels) == share * TRAIN
-    original = np.load(tiny_data / "train_images.npy")
+    original = np.load(workspace / "data" / "train_images.npy")
     np.testing.assert_array_equal(images, original[np.arange(len(images)) % TRAIN])
-    assert len(np.load(target / "test_images.npy")) == TEST
+    described = json.loads((workspace / "some" / "dataset.json").read_text())
+    assert described["counts"] == {"train": share * TRAIN, "test": TEST}
+    assert len(np.load(workspace / "some" / "test_images.npy")) == TEST
 
 
-def test_growth_measures_with_the_batch_size_it_names(tiny_data, monkeypatch):
+def test_growth_measures_with_the_batch_size_it_names(workspace, monkeypatch):
     seen = {}
-    history = [{"validation_accuracy": 0.9}]
     monkeypatch.setattr(
-        bench, "run", lambda *a: seen.update(a[2]) or bench.Run(0.9, 1.0, 1.0, 1.0, 1, 1, 1, history)
+        bench, "run", lambda model, changes, data: seen.update(changes) or made(0.9, 1, [0.8])
     )
-    row = growth.measure("pytorch/sprint", "batch_size", tiny_data, {"pytorch.sprint.batch_size": 32})
-    assert (row["value"], row["validation_accuracy"]) == (32, 0.9)
-    assert seen["pytorch.sprint.batch_size"] == 32
-    assert seen["pytorch.sprint.validation_images"] == seen["data.validation_images"] == TRAIN // 12
+    row = growth.measure("pytorch/sprint", "batch_size", 32, {"pytorch.sprint.batch_size": 32})
+    assert (row.value, row.validation_accuracy) == (32, 0.8)
+    assert seen == {"pytorch.sprint.batch_size": 32}
+    row = growth.measure("pytorch/sprint", "images", 9, {}, copies=True)
+    assert row.validation_accuracy is None, "the held-out images are trained on, too"
 
 
 def test_the_exponent_of_a_quadratic_growth_is_two():
@@ -150,19 +206,22 @@ def test_the_exponent_of_a_quadratic_growth_is_two():
     assert growth.exponent(images, pd.Series([9, 1, 2, 4])) == pytest.approx(1), "the first is too small"
 
 
-def test_the_picture_of_growth_is_drawn_of_the_committed_table():
-    table = pd.read_csv(ROOT / bench.GROWTH)
-    drawn = Image.open(BytesIO(style.png(growth.draw, table))).convert("RGB")
-    committed = Image.open(ROOT / growth.PICTURE).convert("RGB")
-    assert drawn.size == committed.size
-    assert np.abs(np.asarray(drawn, int) - np.asarray(committed, int)).mean() < 0.5, "draw it again"
-    figure = growth.draw(table)
+def points() -> list[growth.Row]:
+    """Rows of docs/growth.csv, made up."""
+    row = growth.Row("pytorch/sprint", "images", 100, 1.0, 0.5, 500, 0.9, "a machine")
+    images = [replace(row, value=n, training_seconds=n / 100, peak_mebibytes=n) for n in (100, 200, 400)]
+    batches = [replace(row, what="batch_size", value=n, validation_accuracy=1 - n / 1000) for n in (32, 64)]
+    threads = [replace(row, what="threads", value=n, training_seconds=3.5 / n) for n in (1, 2)]
+    return [*images, *batches, *threads]
+
+
+def test_the_picture_of_growth_shows_the_table():
+    figure = growth.draw(pd.DataFrame(map(asdict, points())))
+    time, _, wrong, memory, _, threads = figure.axes
+    (line,) = time.lines
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([100, 200, 400], [1.5, 2.5, 4.5])
+    assert list(wrong.lines[0].get_ydata()) == pytest.approx([3.2, 6.4])
+    assert list(memory.lines[0].get_ydata()) == [100, 200, 400]
+    assert [bar.get_width() for bar in threads.patches] == pytest.approx([4 / 2.25])
     for axis in figure.axes:
         assert axis.get_title() and axis.get_xlabel() and axis.get_ylabel()
-    models = {f"{f}/{m}" for f in results.FRAMEWORKS for m in load_params()[f]}
-    assert set(table.model) <= models
-    assert sorted(table.what.unique()) == ["batch_size", "images", "threads"]
-    repeated = table[(table.what == "images") & (table.value > 60_000)]
-    assert len(repeated) and repeated.validation_accuracy.isna().all(), (
-        "the held-out images are trained on, too"
-    )

@@ -1,8 +1,8 @@
 """dvc.yaml lists exactly what each stage imports and reads."""
 
 import ast
+import json
 import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -10,18 +10,30 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import CARRIED, FEW, ROOT, load_params, tiny_params
-
-from stages.common import params
-from tools import edits
+from conftest import FEW, PARITY, ROOT, load_params, tiny_params
+from dvc.repo import Repo
 
 STAGES = {
     name: stage.get("do", stage)
     for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"].items()
 }
+CONSOLE = ROOT / "stages" / "console"
+"""What only shows: no stage depends on it."""
 
 
-def imported(path: Path) -> set[Path]:
+def names_in(path: Path) -> set[str]:
+    """The dotted names that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def imported(path: Path, through_console: bool = False) -> set[Path]:
     """The project's files that a file imports, directly or through others, itself included."""
     found, waiting = set(), [path]
     while waiting:
@@ -29,24 +41,20 @@ def imported(path: Path) -> set[Path]:
         if current in found:
             continue
         found.add(current)
-        for node in ast.walk(ast.parse(current.read_text(encoding="utf-8"))):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                assert node.level == 0, f"{current}: relative import"
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            for name in names:
-                target = ROOT.joinpath(*name.split(".")).with_suffix(".py")
-                if target.is_file():
-                    waiting.append(target)
+        if through_console or current.parent != CONSOLE:
+            targets = (ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in names_in(current))
+            waiting += [target for target in targets if target.is_file()]
     return found
 
 
+def script(stage: str) -> tuple[str, Path]:
+    """A stage's module and its file."""
+    module = STAGES[stage]["cmd"].split()[2]
+    return module, ROOT.joinpath(*module.split(".")).with_suffix(".py")
+
+
 @pytest.mark.parametrize("name", STAGES)
-def test_the_code_in_deps_is_the_code_that_is_imported(name):
-    module = STAGES[name]["cmd"].split()[2]
-    needed = imported(ROOT.joinpath(*module.split(".")).with_suffix(".py"))
+def test_the_code_in_deps_is_the_code_that_is_imported_but_for_the_console(name):
     listed = [dep for dep in STAGES[name]["deps"] if dep.endswith(".py")]
     assert len(listed) == len(set(listed))
     entries = load_params()[name.removeprefix("train_")].values() if name.startswith("train_") else [{}]
@@ -54,16 +62,31 @@ def test_the_code_in_deps_is_the_code_that_is_imported(name):
         named = {
             dep: re.sub(r"\$\{item\.(\w+)\}", lambda key, entry=entry: entry[key[1]], dep) for dep in listed
         }
-        expected = set(needed)
+        expected = imported(script(name)[1])
         for dep, file in named.items():
             if dep != file:  # the stage imports it by the name in params.yaml
                 expected |= imported(ROOT / file)
-        assert set(named.values()) == {path.relative_to(ROOT).as_posix() for path in expected}
+        expected = {path.relative_to(ROOT).as_posix() for path in expected if path.parent != CONSOLE}
+        assert set(named.values()) == expected
 
 
 HEAVY = {
-    *("torch", "torchvision", "tensorflow", "keras", "sklearn", "lightgbm", "skops", "scipy", "pandas"),
-    *("matplotlib", "seaborn", "PIL", "jinja2", "requests", "pooch", "h5py", "dvc"),
+    "torch",
+    "torchvision",
+    "tensorflow",
+    "keras",
+    "sklearn",
+    "lightgbm",
+    "skops",
+    "scipy",
+    "pandas",
+    "matplotlib",
+    "seaborn",
+    "PIL",
+    "jinja2",
+    "requests",
+    "pooch",
+    "dvc",
 }
 """Libraries that take their time to import."""
 BRING = {
@@ -72,20 +95,17 @@ BRING = {
     "matplotlib": {"PIL"},
     "seaborn": {"matplotlib", "pandas", "scipy", "PIL"},
     "tensorflow": {"requests"},
-    "keras": {"scipy", "PIL", "h5py"},
+    "keras": {"scipy", "PIL"},
 }
 """Those that bring others along, which nothing can be done about."""
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_says_what_it_does_and_imports_no_library_that_its_code_does_not_use(name):
-    module = STAGES[name]["cmd"].split()[2]
-    asked = set()
-    for path in imported(ROOT.joinpath(*module.split(".")).with_suffix(".py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module] if isinstance(node, ast.ImportFrom) else []
-            asked |= {found.partition(".")[0] for found in names}
+    module, path = script(name)
+    asked = {
+        name.partition(".")[0] for file in imported(path, through_console=True) for name in names_in(file)
+    }
     loading = (
         f"import sys; sys.argv = ['{module}', '--help']; import runpy, atexit\n"
         "atexit.register(lambda: print('loaded', *(n for n, m in sys.modules.items() if m)))\n"
@@ -98,77 +118,121 @@ def test_a_stage_says_what_it_does_and_imports_no_library_that_its_code_does_not
     assert loaded <= asked.union(*(BRING.get(library, set()) for library in asked))
 
 
-def test_imports_run_from_stages_to_their_parts_to_common():
+PARTS = {"models", "optimizers", "sources", "evaluation", "pictures", "common", "console"}
+
+
+def test_imports_run_from_stages_to_their_parts_to_common_to_the_console():
+    below = {
+        "stages": PARTS,
+        "common": {"console"},
+        "console": {"common"},
+        "optimizers": {"common", "console"},
+    }
     for path in (ROOT / "stages").rglob("*.py"):
-        others = imported(path) - {path}
         folder = path.parent.name
-        parts = {"models", "evaluation", "pictures", "common"}
-        below = {"stages": parts, "common": set()}.get(folder, {"common"})
-        assert {other.parent.name for other in others} <= below | {folder} - {"stages"}, path
+        allowed = below.get(folder, {"common", "console"}) | {folder} - {"stages"}
+        targets = (ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in names_in(path))
+        assert {target.parent.name for target in targets if target.is_file()} <= allowed, path
 
 
-def instances() -> list[tuple[str, str | None, set[str]]]:
-    """Each stage with the first of its models and the parameters that dvc.yaml declares for it."""
-    params = tiny_params(ROOT, FEW)
-    result = []
+def test_what_only_shows_retrains_nothing_and_muon_retrains_its_user_alone(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    users: dict[str, set[str]] = {}
+    for stage in Repo(str(ROOT)).index.stages:
+        for dep in stage.deps:
+            users.setdefault(str(dep), set()).add(stage.addressing)
+    shown = [
+        *CONSOLE.glob("*.py"),
+        ROOT / "stages/common/frameworks.py",
+        *(ROOT / "stages/pictures").glob("*.py"),
+    ]
+    for path in shown:
+        of_path = users.get(path.relative_to(ROOT).as_posix(), set())
+        assert not {stage for stage in of_path if stage.startswith("train_")}, path
+    entries = load_params()["pytorch"].items()
+    assert users["stages/optimizers/muon.py"] == {
+        f"train_pytorch@{name}" for name, entry in entries if entry["optimizer"] == "muon"
+    }
+
+
+WATCH = """
+import json, runpy, sys
+from pathlib import Path
+opened, read = set(), set()
+def hook(event, arguments):
+    if event == "open" and isinstance(arguments[0], str | bytes | Path):
+        path = Path(str(arguments[0]))
+        if not path.is_absolute() or path.is_relative_to(Path.cwd()):
+            opened.add(str(path.relative_to(Path.cwd()) if path.is_absolute() else path))
+sys.addaudithook(hook)
+from stages.common import params
+def recording(key, kind, path=params.PATH, read_=params.read):
+    read.add(key if path == params.PATH else f"{path}:{key}")
+    return read_(key, kind, path)
+params.read = recording
+module = sys.argv.pop(1)
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+Path("watched.json").write_text(json.dumps([sorted(opened), sorted(read)]))
+"""
+"""Runs a stage and notes which of the project's files it opens, and which parameters it reads."""
+
+
+def instances() -> list[tuple[str, str | None, set[str], list[str], list[str]]]:
+    """Each stage with the first of its models, and the params, deps and outs that dvc.yaml declares for
+    it."""
+    content, result = tiny_params(ROOT, FEW), []
     for name, stage in STAGES.items():
-        declared = stage.get("params", [])
-        for part, value in CARRIED.items():
-            declared = [entry.replace(f"${{carried.{part}}}", value) for entry in declared]
-        key = FEW[name.removeprefix("train_")][0] if name.startswith("train_") else None
-        item = params[name.removeprefix("train_")][key] if key else {}
-        declared = {
-            entry.replace("${key}", str(key)).replace("${item.architecture}", item.get("architecture", ""))
-            for entry in declared
-        }
-        result.append((name, key, declared))
+        framework = name.removeprefix("train_")
+        key = FEW[framework][0] if framework in FEW else None
+        item = content[framework][key] if key else {}
+        names = {"${key}": str(key)} | {f"${{item.{k}}}": str(v) for k, v in item.items()}
+        names |= {f"${{parity.{framework}}}": model for framework, model in PARITY.items()}
+
+        def filled(text: str, names: dict[str, str] = names) -> str:
+            for mark, value in names.items():
+                text = text.replace(mark, value)
+            return text
+
+        params: set[str] = set()
+        for entry in stage.get("params", []):
+            if isinstance(entry, str):
+                params.add(filled(entry))
+                continue
+            for file, keys in entry.items():
+                params |= {f"{file}:{filled(key)}" for key in keys} if keys else {file}
+        outs = [*stage.get("outs", []), *(next(iter(metric)) for metric in stage.get("metrics", []))]
+        deps = [filled(dep) for dep in stage.get("deps", []) if not dep.startswith("stages/")]
+        result.append((name, key, params, deps, [filled(out) for out in outs]))
     return result
 
 
-@pytest.mark.parametrize(("name", "model", "declared"), instances(), ids=STAGES)
-def test_the_parameters_in_dvc_yaml_are_those_that_are_read(
-    finished, tmp_path, monkeypatch, name, model, declared
+@pytest.mark.parametrize(("name", "model", "params", "deps", "outs"), instances(), ids=STAGES)
+def test_a_stage_reads_the_parameters_and_files_that_dvc_yaml_declares_and_no_others(
+    finished, tmp_path, name, model, params, deps, outs
 ):
-    shutil.copytree(finished, tmp_path / "project", ignore=shutil.ignore_patterns(".git", "cache"))
-    monkeypatch.chdir(tmp_path / "project")
-    params._file.cache_clear()
-    seen = set()
+    project = tmp_path / "project"
+    shutil.copytree(finished, project, ignore=shutil.ignore_patterns(".git", "cache"))
+    run = subprocess.run(
+        [sys.executable, "-c", WATCH, f"stages.{name}", *filter(None, [model])],
+        cwd=project,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    opened, read = json.loads((project / "watched.json").read_text())
+    results = [path for path in opened if path.startswith(("data/", "outputs/")) and ".partial" not in path]
 
-    def recording(key, kind, read=params.read):
-        seen.add(key)
-        return read(key, kind)
+    def within(path: str, places: list[str]) -> bool:
+        return any(Path(path).is_relative_to(place) for place in places)
 
-    monkeypatch.setattr(params, "read", recording)
-    monkeypatch.setattr(sys, "argv", [name, *filter(None, [model])])
-    runpy.run_module(f"stages.{name}", run_name="__main__", alter_sys=True)
-    params._file.cache_clear()
-    assert seen == declared
-
-
-def test_the_table_of_edits_has_every_parameter_and_file():
-    listed = set(re.findall(r"^\| `(\S+)` \|", (ROOT / "docs" / "edits.md").read_text(), flags=re.MULTILINE))
-    missing = {key for key in edits.leaves(load_params()) if not {key, f"{edits.model_of(key)}.*"} & listed}
-    missing |= {
-        path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "stages").rglob("*")
-        if path.is_file() and path.suffix != ".pyc"
-    } - listed
-    assert not missing, "commit, then run `make edits`"
-
-
-@pytest.mark.slow
-def test_the_table_of_edits_is_what_dvc_says(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    assert edits.page() == (ROOT / "docs" / "edits.md").read_text(encoding="utf-8"), "run `make edits`"
+    assert not [path for path in results if not within(path, [*deps, *outs])], "read, but not declared"
+    assert not [dep for dep in deps if not any(within(path, [dep]) for path in results)], "declared, not read"
+    if "params.yaml" in params:  # as a whole
+        read = [key for key in read if ":" in key] + ["params.yaml"]
+    assert set(read) == params
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "stages" / "common").glob("*.py")), ids=lambda p: p.stem)
 def test_common_code_needs_no_framework(path):
-    text = path.read_text(encoding="utf-8")
-    imports = {
-        (node.module if isinstance(node, ast.ImportFrom) else alias.name).split(".")[0]
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for alias in node.names
-    }
+    imports = {name.partition(".")[0] for name in names_in(path)}
     assert not imports & {"torch", "tensorflow", "keras", "sklearn", "matplotlib", "pandas"}

@@ -1,22 +1,26 @@
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import tiny_arrays, write_data
 
 from stages import embed_images
-from stages.common.command import UserError
+from stages.console.errors import UserError
 
 
 def test_like_images_lie_together(workspace, run_stage):
+    write_data(workspace, tiny_arrays(), [*"zyxwvutsrq"])
     run_stage("embed_images")
     path = workspace / "outputs/embedding.csv"
     first = path.read_bytes()
     table = pd.read_csv(path)
-    assert list(table.columns) == ["image", "digit", "pca_1", "pca_2", "tsne_1", "tsne_2"]
+    assert list(table.columns) == ["image", "class", "pca_1", "pca_2", "tsne_1", "tsne_2"]
     assert len(table) == 100
+    names = np.array([*"zyxwvutsrq"])
+    np.testing.assert_array_equal(table["class"], names[np.load(workspace / "data/test_labels.npy")])
     for method in ("pca", "tsne"):
         points = table[[f"{method}_1", f"{method}_2"]].to_numpy()
         distances = np.linalg.norm(points[:, None] - points[None], axis=2)
-        same = table.digit.to_numpy()[:, None] == table.digit.to_numpy()[None]
+        same = table["class"].to_numpy()[:, None] == table["class"].to_numpy()[None]
         apart = ~np.eye(len(points), dtype=bool)
         assert distances[same & apart].mean() < 0.6 * distances[~same].mean()
     run_stage("embed_images")

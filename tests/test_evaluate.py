@@ -1,138 +1,238 @@
-"""The stage `evaluate`: what it reads, refuses and writes."""
+"""The stages `evaluate` and `compare_models`: what they read, refuse, remove and write."""
 
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import LABELS, TEST, few_names, right, tiny_params, write_params
+from conftest import FEW, LABELS, TEST, few_names, right, tiny_params, write_params
 
 from stages.common import results
-from stages.common.command import UserError
-from stages.evaluation.tables import COLUMNS, load_table
+from stages.console.errors import UserError
+from stages.evaluation import tables
+
+NETWORKS = [name for name in few_names() if not name.startswith("sklearn/")]
 
 
-def test_every_model_and_ensemble_gets_its_metrics_and_a_row_in_every_table(trained, run_stage, capsys):
+def read_tables(folder):
+    return {path.stem: pd.read_csv(path) for path in folder.iterdir()}
+
+
+def edit_json(path, **edits):
+    path.write_text(json.dumps(json.loads(path.read_text()) | edits))
+
+
+def files_in(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_model_gets_four_metrics_and_a_row_in_every_table(trained, run_stage, capsys):
     run_stage("evaluate")
     names = few_names()
-    everyone = [*names, "ensemble/mean", "ensemble/vote"]
+    paths = (trained / "outputs/metrics").rglob("*.json")
+    assert {f"{path.parent.name}/{path.stem}" for path in paths} == set(names)
     for number, name in enumerate(names, start=1):
-        metrics = json.loads((trained / f"outputs/metrics/{name}.json").read_text())
-        assert list(metrics) == [
-            "accuracy", "accuracy_low", "accuracy_high", "log_loss",
-            "macro_f1", "macro_auc", "calibration_error", "brier_score",
-        ]  # fmt: skip
-        assert metrics["accuracy"] == pytest.approx(1 - number / TEST)
-        assert metrics["accuracy_low"] < metrics["accuracy"] < metrics["accuracy_high"]
-    tables = {p.stem: pd.read_csv(p) for p in (trained / "outputs/tables").iterdir()}
-    assert {name: tuple(table.columns) for name, table in tables.items()} == COLUMNS
-    for name in ("summary", "confusion", "per_digit", "roc", "calibration"):
-        assert list(tables[name].model.unique()) == everyone
-    assert list(tables["contributions"].model) == names
-    assert len(tables["pairs"]) == len(everyone) * (len(everyone) - 1) / 2
-    assert tables["summary"].parameters.dropna().tolist() == list(range(1, len(names) + 1))
-    assert set(tables["history"].model) == {n for n in names if not n.startswith("sklearn")}
+        of_model = json.loads((trained / f"outputs/metrics/{name}.json").read_text())
+        assert list(of_model) == ["accuracy", "log_loss", "validation_accuracy", "validation_log_loss"]
+        assert of_model["accuracy"] == pytest.approx(1 - number / TEST)
+        if name in NETWORKS:  # of 40 held-out images, of which the fixture gets that share wrong
+            assert of_model["validation_accuracy"] == pytest.approx(1 - round(40 * number / TEST) / 40)
+            assert of_model["validation_log_loss"] > 0
+        else:
+            assert of_model["validation_accuracy"] is of_model["validation_log_loss"] is None
+    found = read_tables(trained / "outputs/tables")
+    expected = tables.SCORES | {"history": ("model", *tables.HISTORY)}
+    assert {name: tuple(table.columns) for name, table in found.items()} == expected
+    for name in tables.SCORES:
+        assert list(found[name].model.unique()) == names
+    assert list(found["history"].model.unique()) == NETWORKS
+    summary = found["summary"].set_index("model")
+    assert summary.parameters.tolist() == list(range(1, len(names) + 1))
+    assert summary.validation_images.tolist() == [40 if name in NETWORKS else 0 for name in names]
+    assert summary.summary["sklearn/knn_3"] == "KNeighborsClassifier"
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].split()[:4] == ["pytorch/linear", "99.00%", "[94.55%,", "99.82%]"]
-    assert printed[0].endswith(f"log loss {tables['summary'].log_loss[0]:.4f}")
-    best_first = tables["summary"].sort_values("accuracy", ascending=False, kind="stable").model
-    assert [line.split()[0] for line in printed] == list(best_first)
-    for kind in ("mean", "vote"):
-        ensemble = np.load(trained / f"outputs/ensembles/{kind}.npy")
-        assert (ensemble.dtype, ensemble.shape) == (np.float32, (TEST, 10))
+    assert printed[0].endswith(f"log loss {summary.log_loss.iloc[0]:.4f}  validation 100.00%")
+    assert [line.split()[0] for line in printed] == list(summary.sort_values("accuracy").index[::-1])
+
+
+def test_the_ensembles_are_in_tables_of_their_own_and_a_vote_has_no_probabilities(trained, run_stage):
+    run_stage("evaluate")
+    run_stage("compare_models")
+    found = read_tables(trained / "outputs/comparison")
+    expected = tables.SCORES | {"pairs": tables.PAIRS, "contributions": tables.CONTRIBUTIONS}
+    assert {name: tuple(table.columns) for name, table in found.items()} == expected
+    for name in ("summary", "confusion", "per_class"):
+        assert list(found[name].model.unique()) == [tables.MEAN, tables.VOTE]
+    for name in ("roc", "calibration"):
+        assert list(found[name].model.unique()) == [tables.MEAN]
+    missing = found["summary"].set_index("model").isna()
+    for name in ("log_loss", "macro_auc", "calibration_error", "brier_score"):
+        assert missing[name].tolist() == [False, True]
+    for name in ("accuracy", "accuracy_low", "accuracy_high", "macro_f1"):
+        assert not missing[name].any()
+    assert found["per_class"].auc[found["per_class"].model == tables.VOTE].isna().all()
+    assert list(found["contributions"].model) == few_names()
+    assert len(found["pairs"]) == 7 * 6 / 2
+    mean, vote = (np.load(trained / f"outputs/ensembles/{kind}.npy") for kind in ("mean", "vote"))
+    assert (mean.dtype, mean.shape) == (np.float32, (TEST, 10))
+    assert (vote.dtype, vote.shape) == (np.uint8, (TEST,))
+    predictions = [np.load(results.predictions(*name.split("/"))) for name in few_names()]
+    np.testing.assert_allclose(mean, np.mean(predictions, axis=0), atol=1e-6)
+    most = [np.bincount(votes, minlength=10).argmax() for votes in np.argmax(predictions, axis=2).T]
+    np.testing.assert_array_equal(vote[3:], most[3:])  # of the first three images models disagree evenly
+
+
+@pytest.mark.parametrize(
+    ("alter", "reason"),
+    [
+        (lambda: results.predictions("tensorflow", "cnn").unlink(), "not trained"),
+        (lambda: results.timings("tensorflow", "cnn").unlink(), "not trained"),
+        (lambda: edit_json(MODEL, classes=[*"abcdefghij"]), "trained on data with other classes"),
+        (lambda: edit_json(MODEL, image_size=[28, 20]), "trained on data with another image size"),
+        (lambda: edit_json(MODEL, training_images=9), "trained on data with other held-out images"),
+        (
+            lambda: np.save(results.predictions("tensorflow", "cnn"), right(0.9)[1:]),
+            "trained on data with another number of test images",
+        ),
+    ],
+)
+def test_what_is_there_is_scored_and_what_is_not_is_named(trained, run_stage, capsys, alter, reason):
+    alter()
+    run_stage("evaluate")
+    others = [name for name in few_names() if name != "tensorflow/cnn"]
+    assert list(pd.read_csv("outputs/tables/summary.csv").model) == others
+    expected = f"{reason}: tensorflow/cnn; `dvc repro train_tensorflow@cnn` trains it"
+    assert capsys.readouterr().out.splitlines()[-1] == expected
+
+
+MODEL = results.folder("tensorflow", "cnn") / "model.json"
+
+
+def test_without_any_trained_model_all_are_named(workspace, run_stage):
+    with pytest.raises(
+        UserError, match=r"^not trained: pytorch/linear, .*, sklearn/svm; `dvc repro` trains them$"
+    ):
+        run_stage("evaluate")
 
 
 def test_one_model_alone_is_evaluated_and_drawn(trained, run_stage):
-    content = tiny_params(trained, {"pytorch": [], "tensorflow": [], "scratch": ["mlp_relu"], "sklearn": []})
+    content = tiny_params(trained, {"scratch": ["mlp_relu"]})
+    for framework in ("pytorch", "tensorflow", "sklearn"):
+        del content[framework]  # a section that is missing is no models
     write_params(trained, content)
-    for path in (trained / "outputs").rglob("*.*"):
-        if path.name != "parity.csv" and (path.parent.name != "scratch" or path.stem != "mlp_relu"):
-            path.unlink()
-    run_stage("evaluate")
-    run_stage("embed_images")
-    run_stage("visualize")
-    run_stage("report")
+    for stage in ("evaluate", "compare_models", "embed_images", "visualize", "report"):
+        run_stage(stage)
+    assert pd.read_csv("outputs/comparison/contributions.csv").empty
     page = (trained / "outputs/report/index.html").read_text(encoding="utf-8")
     assert "1 classifier and two ensembles" in page
     assert 'id="scratch-mlp_relu"' in page
 
 
+def test_stray_files_change_nothing(trained, run_stage):
+    run_stage("evaluate")
+    before = files_in(trained / "outputs")
+    strays = [
+        trained / "outputs/predictions/.DS_Store",
+        trained / "outputs/models/pytorch/.DS_Store",
+        trained / "outputs/predictions/pytorch/linear~.npy",
+        trained / "outputs/models/pytorch/linear/model.json~",
+        trained / "outputs/models/pytorch/notes/model.txt",
+    ]
+    for path in strays:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    run_stage("evaluate")
+    assert files_in(trained / "outputs") == before | dict.fromkeys(strays, b"")
+
+
+def remove_mlp_relu(trained):
+    write_params(trained, tiny_params(trained, FEW | {"scratch": ["mlp_sigmoid"]}))
+
+
+def test_what_a_model_that_was_removed_from_params_yaml_left_is_removed(trained, run_stage, capsys):
+    remove_mlp_relu(trained)
+    gone = results.all_of("scratch", "mlp_relu")
+    others = set(few_names()) - {"scratch/mlp_relu"}
+    kept = [path for name in others for path in results.all_of(*name.split("/"))]
+    run_stage("evaluate")
+    assert not any(path.exists() for path in gone)
+    assert all(path.exists() for path in kept)
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first == "scratch/mlp_relu is not in params.yaml: results removed; DVC's cache keeps them"
+    assert "mlp_relu" not in "".join(rest)
+
+
+FOLDER = results.folder("scratch", "mlp_relu")
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        lambda: (FOLDER / "notes.txt").touch(),
+        lambda: (FOLDER / "model.json").unlink(),
+        lambda: (FOLDER / "model.json").write_text("{}"),
+        lambda: edit_json(FOLDER / "model.json", name="other"),
+        lambda: edit_json(FOLDER / "model.json", framework="pytorch"),
+        lambda: results.timings("scratch", "mlp_relu").unlink(),
+        lambda: FOLDER.rename("elsewhere") and FOLDER.symlink_to("../../../elsewhere"),
+    ],
+)
+def test_what_has_not_exactly_the_form_of_results_stays(trained, run_stage, alter):
+    remove_mlp_relu(trained)
+    alter()
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    run_stage("evaluate")
+    assert before.keys() <= {path for path in trained.rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize(
     ("alter", "complaint"),
     [
-        (lambda path: path.unlink(), r"pytorch/linear\.npy is missing"),
         (lambda path: path.write_bytes(b"none"), r"pytorch/linear\.npy is no \.npy file"),
-        (lambda path: np.save(path, right(0.9)[:-1]), r"pytorch/linear\.npy holds float32 \(99, 10\)"),
         (lambda path: np.save(path, right(0.9).astype(float)), r"pytorch/linear\.npy holds float64"),
         (lambda path: np.save(path, right(0.9) * 2), r"pytorch/linear\.npy holds values that are no prob"),
+        (lambda path: np.save(path, right(0.9) / 2), r"linear\.npy: the probabilities of image \d+ do"),
         (
-            lambda path: np.save(path, right(0.9) * np.nan),
-            r"pytorch/linear\.npy holds values that are no prob",
+            lambda path: np.save(results.validation("pytorch", "linear"), right(0.9)[:39]),
+            r"validation/pytorch/linear\.npy holds float32 \(39, 10\)",
         ),
         (
-            lambda path: np.save(path, right(0.9) / 2),
-            r"pytorch/linear\.npy: the probabilities of image \d+ do",
+            lambda path: (results.folder("pytorch", "linear") / "model.json").write_text("{}"),
+            r"pytorch/linear/model\.json does not describe a model: framework",
         ),
         (
-            lambda path: path.with_name("stray.npy").touch(),
-            r"pytorch/stray\.npy: of no model in params.yaml; .*: rm -f \S+ outputs/\*/pytorch/stray\.\*",
-        ),
-        (
-            lambda path: path.with_name("a file;$(touch x).npy").touch(),
-            r": rm -f 'outputs/predictions/pytorch/a file;\$\(touch x\)\.npy'$",
-        ),
-        (
-            lambda path: results.path("cards", "pytorch", "linear", "json").write_text("{}"),
-            r"cards/pytorch/linear\.json is no card of a model",
-        ),
-        (
-            lambda path: results.path("cards", "pytorch", "linear", "json").write_text(
-                '{"parameters": "5", "training_images": 1, "recipe": {}, "layers": null}'
-            ),
-            r"cards/pytorch/linear\.json is no card of a model: parameters is '5'",
-        ),
-        (
-            lambda path: results.path("cards", "pytorch", "linear", "json").write_text(
-                '{"parameters": 5, "training_images": 1' + 40 * "0" + ', "recipe": {}, "layers": null}'
-            ),
-            r"cards/pytorch/linear\.json is no card of a model: training_images is '100",
-        ),
-        (
-            lambda path: results.path("history", "pytorch", "linear", "csv").write_text(""),
-            r"history/pytorch/linear\.csv is no CSV table",
-        ),
-        (
-            lambda path: results.path("history", "pytorch", "linear", "csv").write_text("epoch\n1\n"),
-            r"history/pytorch/linear\.csv is no CSV table .*not found.*'train_loss'",
+            lambda path: (results.folder("pytorch", "linear") / "history.csv").write_text("epoch\n1\n"),
+            r"pytorch/linear/history\.csv is no table .*not found.*'train_loss'",
         ),
         (lambda path: np.save("data/test_labels.npy", LABELS + 1), r"test_labels\.npy holds the label 10"),
     ],
 )
 def test_a_wrong_file_is_named_and_earlier_results_stay(trained, run_stage, alter, complaint):
     run_stage("evaluate")
-    before = {path: path.read_bytes() for path in (trained / "outputs/metrics").rglob("*.json")}
-    alter(results.path("predictions", "pytorch", "linear", "npy"))
+    before = files_in(trained / "outputs/metrics") | files_in(trained / "outputs/tables")
+    alter(results.predictions("pytorch", "linear"))
     with pytest.raises(UserError, match=complaint):
         run_stage("evaluate")
-    assert {path: path.read_bytes() for path in (trained / "outputs/metrics").rglob("*.json")} == before
+    assert files_in(trained / "outputs/metrics") | files_in(trained / "outputs/tables") == before
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        "model,digit,auc\na/b,seven,0.5\n",
-        "model,digit,auc\na/b,7.5,0.5\n",
-        "model,digit,auc\na/b,,0.5\n",
-        "model,digit,auc\na/b,7,high\n",
-        "model,digit\na/b,7\n",
+        "model,count,auc\na/b,seven,0.5\n",
+        "model,count,auc\na/b,7.5,0.5\n",
+        "model,count,auc\na/b,,0.5\n",
+        "model,count,auc\na/b,7,high\n",
+        "model,count\na/b,7\n",
         "\0",
     ],
 )
 def test_a_table_holds_its_columns_and_numbers_where_they_belong(tmp_path, content):
-    columns = ("model", "digit", "auc")
+    columns = ("class", "count", "auc")
     path = tmp_path / "table.csv"
-    path.write_text("more,model,digit,auc\n0,a/b,7,0.5\n0,c/d,8,\n")
-    assert load_table(path, columns).fillna(-1).values.tolist() == [["a/b", 7, 0.5], ["c/d", 8, -1]]
-    path.write_text(content)
-    with pytest.raises(UserError, match=r"table\.csv is no CSV table as `dvc repro` writes it: "):
-        load_table(path, columns)
+    path.write_text("more,class,count,auc\n0,NA,7,0.5\n0,007,8,\n")
+    assert tables.load_table(path, columns).fillna(-1).values.tolist() == [["NA", 7, 0.5], ["007", 8, -1]]
+    path.write_text(content.replace("model", "class"))
+    with pytest.raises(UserError, match=r"table\.csv is no table as `dvc repro` writes it: "):
+        tables.load_table(path, columns)

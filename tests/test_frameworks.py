@@ -1,16 +1,26 @@
-"""The claims of docs/frameworks.md, each measured as the page does."""
+"""The claims of docs/frameworks.md, each found out as the page does."""
+
+import json
+import subprocess
+import time
 
 import numpy as np
 import pytest
 from conftest import ROOT
 
-from stages.common import results
-from tools import frameworks
+from stages.common import params
+from tools import frameworks, pages
 
 
-def test_frameworks_start_from_different_weights(monkeypatch):
+@pytest.fixture(autouse=True)
+def in_the_project(monkeypatch):
+    """`cnn_dropout` of architectures.yaml is what the page measures."""
     monkeypatch.chdir(ROOT)
-    rows = frameworks.first_weights(frameworks.layers_of("cnn_dropout"))
+    params.content.cache_clear()
+
+
+def test_frameworks_start_from_different_weights():
+    rows = frameworks.first_weights()
     assert [row[0] for row in rows] == ["conv 3×3, same", "conv 3×3, same", "dense", "dense"]
     for inputs, outputs, row in zip((144, 1568), (288, 128), rows[1:3], strict=True):
         torch_weights, keras_weights, glorot, he = (tuple(map(float, cell.split(", "))) for cell in row[1:])
@@ -30,6 +40,7 @@ def test_same_is_not_the_same_with_strides():
     )
     assert frameworks.zeros_of_same(3, 2) == {"Keras": (0, 1), "PyTorch, k // 2": (1, 0)}
     assert frameworks.zeros_of_same(5, 2) == {"Keras": (1, 2), "PyTorch, k // 2": (2, 1)}
+    assert frameworks.padding(5, 2) == ["5", "2", "1, 2", "refused", "2, 1"]
 
 
 def test_momentum_agrees_only_while_the_rate_stays():
@@ -49,17 +60,56 @@ def test_only_pytorch_remembers_the_unbiased_variance():
     assert frameworks.running_variance(4) == pytest.approx({"PyTorch": 4 / 3, "Keras": 1, "NumPy": 1})
 
 
-@pytest.mark.parametrize("framework", results.WITH_EPOCHS)
-def test_a_step_is_timed_for_every_batch_size(framework, monkeypatch):
-    monkeypatch.chdir(ROOT)
+@pytest.mark.parametrize("framework", frameworks.STEPS)
+def test_what_is_timed_is_a_step_of_learning(framework, monkeypatch):
+    library, built = getattr(frameworks, framework), []
+    build = library.build
+    monkeypatch.setattr(library, "build", lambda *arguments: built.append(build(*arguments)) or built[-1])
+    step = frameworks.STEPS[framework](frameworks.network(), False)
+    generator = np.random.default_rng(0)
+    pixels = generator.random((16, *frameworks.IMAGE_SIZE), dtype=np.float32)
+    labels = np.arange(16) % frameworks.CLASSES
+    for _ in range(60):
+        step(pixels, labels)
+    found = library.predict_proba(built[0], pixels)[np.arange(16), labels]
+    assert found.mean() > 0.5, "of ten classes, 0.1 is chance"
+
+
+def test_a_step_is_timed_in_milliseconds_by_batch_size(monkeypatch):
     monkeypatch.setattr(frameworks, "BATCH_SIZES", (16, 64))
-    times = frameworks.milliseconds(framework, deterministic=False)
+    sleepy = {"scratch": lambda layers, deterministic: lambda pixels, _: time.sleep(len(pixels) / 10_000)}
+    monkeypatch.setattr(frameworks, "STEPS", sleepy)
+    times = frameworks.milliseconds("scratch", deterministic=False)
     assert list(times) == [16, 64]
-    assert all(0 < milliseconds < 10_000 for milliseconds in times.values())
+    assert all(size / 10 <= times[size] < size / 10 + 50 for size in times), times
 
 
-def test_the_page_says_what_these_libraries_do():
-    page = (ROOT / "docs" / "frameworks.md").read_text(encoding="utf-8").splitlines()
-    text = [line for line in frameworks.TEXT.splitlines() if "{" not in line]
-    rows = [f"| {row} |" for table in frameworks.library_tables().values() for row in table]
-    assert [line for line in text + rows if line not in page] == [], "run `make frameworks`"
+def test_the_fastest_of_five_processes_counts(monkeypatch):
+    calls = []
+
+    def run(call, **_):
+        calls.append(call[-2:])
+        taken = {"deterministic": 20, "free": 10}[call[-1]] + (len(calls) + 7) % 10
+        return subprocess.CompletedProcess(call, 0, f"chatter\n{json.dumps({'16': taken})}\n")
+
+    monkeypatch.setattr(frameworks, "BATCH_SIZES", (16,))
+    monkeypatch.setattr(subprocess, "run", run)
+    (row,) = frameworks.measured("pytorch")
+    assert (row.framework, row.batch_size, row.deterministic, row.free) == ("pytorch", 16, 20, 11)
+    assert calls == [["pytorch", "deterministic"], ["pytorch", "free"]] * 5, "in turns"
+
+
+def test_the_page_shows_the_measured_times(tmp_path, monkeypatch):
+    rows = [
+        frameworks.Row(framework, size, base * size / 16, base * size / 20, "a machine")
+        for framework, base in (("pytorch", 2.0), ("tensorflow", 3.0), ("scratch", 4.0))
+        for size in (16, 64)
+    ]
+    monkeypatch.setattr(frameworks, "TABLE", tmp_path / "frameworks.csv")
+    pages.write_rows(frameworks.TABLE, rows)
+    page = frameworks.page().splitlines()
+    assert "| 16 | 2.0 (125) | 3.0 (188) | 4.0 (250) |" in page
+    assert "| 64 | 8.0 (125) | 12.0 (188) | 16.0 (250) |" in page
+    assert "| 64 | 1.25 × | 1.25 × |" in page
+    assert "| 1e-08 | 0.5000 | 0.0032 | 0.5000 |" in page
+    assert "a machine." in page

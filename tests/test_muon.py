@@ -1,9 +1,13 @@
 """The optimizer Muon against its mathematics and against PyTorch's own."""
 
+import numpy as np
 import pytest
 import torch
+from conftest import load_params
 
-from stages.train_pytorch import Muon, orthogonalize
+from stages.common import saved
+from stages.models import pytorch
+from stages.optimizers.muon import Muon, orthogonalize
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (12, 30), (30, 12), (32, 25), (1, 5)])
@@ -40,3 +44,13 @@ def test_it_takes_the_steps_of_pytorch():
     difference = (ours.detach() - theirs.detach().view_as(ours)).norm()
     assert difference < 0.03 * moved.norm()
     assert 0.05 < moved.square().mean().sqrt() / (0.2 * 0.1) < 3, "the size of an update is Adam's"
+
+
+@pytest.mark.parametrize("hidden", [[], [{"dense": 8}, "batch_norm", "relu"]])
+def test_it_moves_every_weight_of_networks_with_hidden_layers_and_without(run_stage, hidden):
+    layers = {"architectures.linear": [*hidden, {"dense": "classes"}]}
+    run_stage("train_pytorch", "linear", **layers, **{"pytorch.linear.optimizer": "muon"})
+    network = saved.load("pytorch", "linear")
+    torch.manual_seed(load_params()["seed"])
+    for name, first in pytorch.get_weights(pytorch.build(network.architecture)).items():
+        assert not np.array_equal(network.weights[name], first), name

@@ -11,8 +11,8 @@ from stages.models.neighbors import ExactNeighbors
 
 def by_hand(images: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
     """Indices (n, k) of the nearest images: a stable sort keeps the first of equals first."""
-    difference = images.astype(np.int64)[np.newaxis] - queries.astype(np.int64)[:, np.newaxis]
-    return np.argsort((difference**2).sum(axis=2), axis=1, kind="stable")[:, :k]
+    squares = [((images.astype(np.int64) - query) ** 2).sum(axis=1) for query in queries.astype(np.int64)]
+    return np.argsort(squares, axis=1, kind="stable")[:, :k]
 
 
 @settings(max_examples=30, deadline=None)
@@ -38,15 +38,29 @@ def test_the_result_is_exact_whatever_the_filter_lets_through(monkeypatch, dimen
     images[:450] //= 8
     queries = generator.integers(0, 256, (60, 784)).astype(np.uint8)
     queries[:30] //= 8
-    compared = []
+    assert is_exact(images, queries, monkeypatch) == (dimensions < 784), "not the case it is for"
+
+
+def is_exact(images: np.ndarray, queries: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether some were compared with all images, after an exact search."""
+    compared, compare_all = [], ExactNeighbors._compare_all
     monkeypatch.setattr(
-        ExactNeighbors,
-        "_compare_all",
-        lambda self, rest, real=ExactNeighbors._compare_all: compared.append(len(rest)) or real(self, rest),
+        ExactNeighbors, "_compare_all", lambda self, rest: compared.append(rest) or compare_all(self, rest)
     )
-    search = ExactNeighbors(3).fit(images.astype(np.float32), np.arange(900) % 10)
+    search = ExactNeighbors(3).fit(images.astype(np.float32), np.arange(len(images)) % 10)
     np.testing.assert_array_equal(search.kneighbors(queries.astype(np.float32)), by_hand(images, queries, 3))
-    assert bool(sum(compared)) == (dimensions < 784), "the case does not test what it is for"
+    return bool(compared)
+
+
+@pytest.mark.parametrize("many", [40, 7000])
+def test_the_result_is_exact_for_images_of_64_by_64_that_differ_by_single_gray_levels(monkeypatch, many):
+    """Their squared distances are about 80, differences of sums that float32 rounds to multiples of 4."""
+    monkeypatch.setattr(neighbors, "MANY", many)
+    generator = np.random.default_rng(0)
+    same = generator.choice([1, 254], 64 * 64)
+    noise = generator.integers(-1, 2, (320, 64 * 64)) * (generator.random((320, 64 * 64)) < 0.015)
+    images, queries = np.split((same + noise).astype(np.uint8), [300])
+    assert is_exact(images, queries, monkeypatch) == (many == 40), "not the case it is for"
 
 
 def test_votes_are_those_of_scikit_learn():

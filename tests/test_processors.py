@@ -4,13 +4,15 @@ import os
 import platform
 import shutil
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
-from conftest import ROOT, load_params, tiny_arrays, tiny_params
+from conftest import edit_params, networks, tiny_arrays, tiny_params, write_data
 
-from stages.common import environment, params
-from stages.common.command import UserError
-from tools import processors
+from stages.common import environment, params, results
+from stages.console.errors import UserError
+from tools import pages, processors, projects
 
 MODELS = {
     "pytorch": ["mlp", "cnn_sgd", "cnn_dropout"],
@@ -26,18 +28,23 @@ emulation = pytest.mark.skipif(
 )
 
 
-def portable_params(folder) -> dict:
-    content = {**tiny_params(folder), "profile": "portable", "device": "cpu"}
-    for framework, names in MODELS.items():
-        content[framework] = {name: content[framework][name] for name in names}
-    return content
+def laid_out(folder, idx_folder):
+    """A project with MODELS in `portable`, and few images."""
+    content = tiny_params(idx_folder) | {"profile": "portable"}
+    content["device"] = dict.fromkeys(content["device"], "cpu")
+    content |= {
+        framework: {name: content[framework][name] for name in names} for framework, names in MODELS.items()
+    }
+    write_data(folder, tiny_arrays(train=160, test=40))
+    return projects.lay_out(folder / "project", content, folder / "data")
 
 
 @pytest.fixture(scope="module")
 def native(tmp_path_factory, idx_folder):
     """A project in which the models have been trained on the processor that is here."""
-    folder = tmp_path_factory.mktemp("native")
-    project = processors.lay_out(folder, portable_params(idx_folder), tiny_arrays(train=160, test=40))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(projects.ROOT)
+        project = laid_out(tmp_path_factory.mktemp("native"), idx_folder)
     for framework in MODELS:
         processors.train(project, framework)
     return project
@@ -46,11 +53,11 @@ def native(tmp_path_factory, idx_folder):
 @emulation
 @pytest.mark.slow
 @pytest.mark.parametrize("framework", MODELS)
-@pytest.mark.parametrize("processor", processors.EMULATED.values())
+@pytest.mark.parametrize("processor", [processor for _, processor in processors.EMULATED.values()])
 def test_portable_models_are_the_same_bits_on_another_processor(
-    native, tmp_path, idx_folder, processor, framework
+    native, workspace, tmp_path_factory, idx_folder, processor, framework
 ):
-    project = processors.lay_out(tmp_path, portable_params(idx_folder), tiny_arrays(train=160, test=40))
+    project = laid_out(tmp_path_factory.mktemp("emulated"), idx_folder)
     processors.train(project, framework, processor)
     found = {
         name: processors.difference(native, project, f"{framework}/{name}") for name in MODELS[framework]
@@ -60,18 +67,18 @@ def test_portable_models_are_the_same_bits_on_another_processor(
 
 def test_portable_pins_what_fast_leaves_to_the_libraries(workspace, monkeypatch):
     for profile, pinned in (("fast", False), ("portable", True)):
-        processors.lay_out(workspace, {**load_params(), "profile": profile}, {})
-        params._file.cache_clear()
+        edit_params(workspace, "profile", profile)
+        params.content.cache_clear()
         monkeypatch.setattr(os, "environ", {})
         environment._set_variables()
-        assert ({**os.environ, **environment.PORTABLE} == os.environ) == pinned
-        assert os.environ["OMP_NUM_THREADS"] == str(load_params()["threads"])
+        assert (os.environ | environment.PORTABLE == os.environ) == pinned
+        assert os.environ["OMP_NUM_THREADS"] == str(params.read("threads", int))
 
 
 def test_portable_is_refused_where_it_cannot_be_had(workspace, monkeypatch):
     monkeypatch.setattr(os, "environ", {})
-    processors.lay_out(workspace, {**load_params(), "profile": "portable"}, {})
-    params._file.cache_clear()
+    edit_params(workspace, "profile", "portable")
+    params.content.cache_clear()
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     with pytest.raises(
         UserError, match=r"profile is 'portable', which needs an x86-64 .* allowed here: fast"
@@ -81,77 +88,137 @@ def test_portable_is_refused_where_it_cannot_be_had(workspace, monkeypatch):
 
 def test_an_unknown_profile_is_refused(workspace, monkeypatch):
     monkeypatch.setattr(os, "environ", {})
-    processors.lay_out(workspace, {**load_params(), "profile": "quick"}, {})
-    params._file.cache_clear()
+    edit_params(workspace, "profile", "quick")
+    params.content.cache_clear()
     with pytest.raises(UserError, match=r"profile is 'quick'.*'fast' or 'portable'"):
         environment._set_variables()
 
 
-def test_an_emulator_that_crashes_is_refused(monkeypatch):
+def test_an_emulator_that_crashes_is_refused(workspace, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["processors"])
     monkeypatch.setattr(shutil, "which", lambda name: name)
     monkeypatch.setattr(processors, "emulator_version", lambda: "7.2")
-    with pytest.raises(SystemExit, match=r"QEMU 7\.2 crashes on some models: install 10 or later"):
+    with pytest.raises(UserError, match=r"QEMU 7\.2 crashes on some models: install 10 or later"):
         processors.main()
 
 
-def test_the_page_has_every_model():
-    page = processors.PAGE.read_text(encoding="utf-8")
-    rows = [line.split("|")[1].strip() for line in page.splitlines() if "×" in line]
-    assert rows == list(processors.models(load_params())), "run `make processors`"
+ROW = processors.Row(
+    model="pytorch/mlp",
+    fingerprint="0123456789ab",
+    portable_haswell="identical",
+    portable_milan="1e-07",
+    fast_haswell="2e-07",
+    fast_milan="3e-07",
+    fast_seconds=2.0,
+    cost=1.25,
+    cost_low=1.125,
+    cost_high=1.5,
+    machine="a machine",
+    emulator="QEMU 10.0",
+)
 
 
-def test_an_unknown_model_is_refused(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["processors", "pytorch/lienar"])
-    with pytest.raises(SystemExit, match=r"pytorch/lienar unknown; params\.yaml has pytorch/linear, "):
-        processors.main()
+def test_the_page_shows_what_was_found_and_no_cost_of_short_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(processors, "TABLE", tmp_path / "processors.csv")
+    rows = [
+        ROW,
+        replace(ROW, model="pytorch/linear", fast_seconds=0.9),
+        replace(ROW, model="x/y", cost=None, fast_seconds=None),
+    ]
+    pages.write_rows(processors.TABLE, rows)
+    page = processors.page()
+    table = [line for line in page.splitlines() if line.startswith("|")]
+    found = "`0123456789ab` | identical | 1e-07 | 2e-07 | 3e-07"
+    assert table[2:] == [
+        f"| pytorch/mlp | {found} | 1.25 × (1.12–1.50) |",
+        f"| pytorch/linear | {found} |  |",
+        f"| x/y | {found} |  |",
+    ]
+    heads = [cell.strip() for cell in table[0].split("|")]
+    assert heads[3:7] == [
+        "portable: Intel Haswell", "portable: AMD EPYC Milan", "fast: Intel Haswell", "fast: AMD EPYC Milan"
+    ]  # fmt: skip
+    assert "Native: a machine.\nEmulated by QEMU 10.0," in page
 
 
-def test_models_that_are_not_named_keep_their_rows(monkeypatch, tmp_path):
-    page, tried = tmp_path / "processors.md", []
-
-    def new_rows(chosen):
-        tried.append(list(chosen))
-        return {model: f"| {model} | {len(tried)} |\n" for model in chosen}
-
-    monkeypatch.setattr(processors, "PAGE", page)
-    monkeypatch.setattr(processors, "ROOT", tmp_path)
-    monkeypatch.setattr(processors, "emulator_version", lambda: "10.0")
-    monkeypatch.setattr(processors, "new_rows", new_rows)
+def test_models_that_are_not_named_keep_their_rows(workspace, monkeypatch):
+    (workspace / "docs").mkdir()
+    columns = "fingerprint", *("_".join((p, e)) for p in processors.PROFILES for e in processors.EMULATED)
+    found = {column: "identical" for column in columns}
+    costs = iter([1.0, 2.0])
     monkeypatch.setattr(shutil, "which", lambda name: name)
-    monkeypatch.setattr(processors, "head", lambda: "head of one machine\n")
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "train_images.npy").touch()
-    monkeypatch.setattr(sys, "argv", ["processors"])
-    processors.main()
-    monkeypatch.setattr(sys, "argv", ["processors", "scratch/cnn"])
-    processors.main()
-    everything = list(processors.models(load_params()))
-    assert tried == [everything, ["scratch/cnn"]]
-    rows = [f"| {model} | {2 if model == 'scratch/cnn' else 1} |\n" for model in everything]
-    assert page.read_text() == f"head of one machine\n{''.join(rows)}{processors.TAIL}"
-    monkeypatch.setattr(processors, "head", lambda: "head of another machine\n")
-    with pytest.raises(UserError, match="says 'head of one machine' and not 'head of another machine'"):
+    monkeypatch.setattr(processors, "emulator_version", lambda: "10.0")
+    monkeypatch.setattr(
+        processors, "compare_processors", lambda _, chosen: {model: found for model in chosen}
+    )
+
+    def compare_profiles(_, chosen):
+        found = {"fast_seconds": 2.0, "cost": next(costs), "cost_low": 1.0, "cost_high": 3.0}
+        return {model: found for model in chosen}
+
+    monkeypatch.setattr(processors, "compare_profiles", compare_profiles)
+    for named in ([], ["scratch/cnn"]):
+        monkeypatch.setattr(sys, "argv", ["processors", *named])
         processors.main()
+    rows = {row.model: row.cost for row in pages.read_rows(processors.TABLE, processors.Row)}
+    assert rows == dict.fromkeys(projects.models(), 1.0) | {"scratch/cnn": 2.0}
+    assert list(rows) == projects.models()
 
 
-def test_only_the_chosen_models_are_tried():
-    content = processors.short_epoch(90, ["scratch/cnn"])
-    assert processors.frameworks_of(content) == ["scratch"]
-    assert list(processors.models(content)) == ["scratch/cnn"]
-    assert content["scratch"]["cnn"]["validation_images"] == 30
+def test_only_the_chosen_models_are_tried_for_one_epoch_on_the_processor(workspace):
+    chosen = ["scratch/cnn", "sklearn/knn_3"]
+    content = processors.short_epoch(chosen, "portable")
+    assert processors.frameworks_of(content) == ["scratch", "sklearn"]
+    assert projects.models(content) == chosen
+    assert content["scratch"]["cnn"]["epochs"] == 1
+    assert "epochs" not in content["sklearn"]["knn_3"]
+    assert content["profile"] == "portable"
+    assert set(content["device"].values()) == {"cpu"}
+
+
+@pytest.mark.slow
+def test_all_models_of_a_framework_are_trained_in_one_process(native):
+    assert {path.name for path in (native / "outputs" / "models").iterdir()} == set(MODELS)
+    for framework, names in MODELS.items():
+        for name in names:
+            weights, predictions = processors.trained(native, f"{framework}/{name}")
+            assert (weights.suffix == ".safetensors") == (framework in networks())
+            assert np.load(predictions).shape == (40, 10)
+
+
+def test_the_cost_of_a_profile_is_the_median_of_pairs_of_runs(workspace, monkeypatch):
+    seconds = iter([2.0, 1.0, 6.0, 2.0, 4.0, 4.0])  # portable, fast, portable, …
+
+    def train(project, framework):
+        timings = project / "outputs" / "timings" / "scratch" / "cnn.json"
+        timings.parent.mkdir(parents=True, exist_ok=True)
+        content = {key: "" for key in ("device", "precision", "processor", "system", "python")}
+        numbers = {"threads": 1, "side_by_side": 1, "packages": {}}
+        about = results.Timings(
+            **content, **numbers, training_seconds=next(seconds) - 0.5, prediction_seconds=0.5
+        )
+        timings.write_text(about.model_dump_json())
+
+    monkeypatch.setattr(processors, "train", train)
+    monkeypatch.setattr(processors, "REPEATS", 3)
+    monkeypatch.setattr(processors, "TIMED_IMAGES", 90)
+    found = processors.compare_profiles(workspace / "timed", ["scratch/cnn"])
+    assert found == {"scratch/cnn": {"cost": 2.0, "cost_low": 1.0, "cost_high": 3.0, "fast_seconds": 2.0}}
 
 
 def test_a_difference_is_found(tmp_path):
-    import numpy as np
-
-    for name, value in (("a", 0.5), ("b", 0.5), ("c", 0.75)):
-        for kind, extension in (("models", "npz"), ("predictions", "npy")):
-            path = tmp_path / name / "outputs" / kind / "scratch" / f"mlp.{extension}"
+    for name, value, weight in (("a", 0.5, 1), ("b", 0.5, 1), ("c", 0.75, 1), ("d", 0.5, 2)):
+        for folder, file, content in (
+            ("models/scratch/mlp", "weights.safetensors", weight),
+            ("predictions/scratch", "mlp.npy", value),
+        ):
+            path = tmp_path / name / "outputs" / folder / file
             path.parent.mkdir(parents=True)
-            np.save(path.open("wb"), np.full(3, value))
-    assert processors.difference(tmp_path / "a", tmp_path / "b", "scratch/mlp") == "identical"
-    assert processors.difference(tmp_path / "a", tmp_path / "c", "scratch/mlp") == "2e-01"
-    a, b, c = (processors.fingerprint(tmp_path / name, "scratch/mlp") for name in "abc")
-    assert a == b != c
+            with path.open("wb") as opened:
+                np.save(opened, np.full(3, content))
+    a, b, c, d = (tmp_path / name for name in "abcd")
+    assert processors.difference(a, b, "scratch/mlp") == "identical"
+    assert processors.difference(a, c, "scratch/mlp") == "2e-01"
+    assert processors.difference(a, d, "scratch/mlp") == "0e+00"
+    prints = [processors.fingerprint(project, "scratch/mlp") for project in (a, b, c, d)]
+    assert prints[0] == prints[1] and len(set(prints)) == 3

@@ -1,19 +1,24 @@
 """The report and the page of `dvc plots`: what they hold, and how a real browser shows them offline."""
 
+import html
 import json
+import platform
 import re
 import shutil
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 import vl_convert
-from conftest import ROOT, command, dvc, few_names
+from conftest import ROOT, command, dvc, few_names, leave_trained, tiny_arrays, write_data
 from playwright.sync_api import sync_playwright
 
 from stages import plots_page, report
 from stages.common import results
-from stages.common.command import UserError
+from stages.console.errors import UserError
+from stages.evaluation import scores
+from stages.evaluation.tables import PARITY
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 browser_needed = pytest.mark.skipif(
@@ -55,6 +60,12 @@ def open_page(chromium):
         context.close()
 
 
+def summaries(project):
+    """The tables `summary` of the models and of the ensembles."""
+    paths = [project / f"outputs/{folder}/summary.csv" for folder in ("tables", "comparison")]
+    return pd.concat(map(pd.read_csv, paths)).set_index("model")
+
+
 def results_order(page) -> list[str]:
     return page.locator("#results tbody tr th").all_inner_texts()
 
@@ -80,7 +91,7 @@ def test_the_report_fits_the_screen_and_shows_every_picture(finished, open_page,
 @browser_needed
 def test_the_results_sort_by_click_and_by_keyboard(finished, open_page):
     page = open_page(finished / "outputs/report/index.html")
-    summary = pd.read_csv(finished / "outputs/tables/summary.csv").set_index("model")
+    summary = summaries(finished)
     accuracy, f1 = summary.accuracy, summary.macro_f1
     assert sorted(results_order(page)) == sorted(accuracy.index)
     assert page.get_by_role("columnheader", name="accuracy").get_attribute("aria-sort") == "descending"
@@ -158,34 +169,65 @@ def test_the_plot_of_training_leaves_out_models_that_hold_no_images_out(project,
 )
 def test_a_line_goes_from_left_to_right_though_dvc_hands_on_texts(template, x, y):
     rows = [
-        {"model": "a/b", "rev": "workspace", "digit": "0", "x": str(at), "y": str(value)}
+        {"model": "a/b", "rev": "workspace", "class": "0", "x": str(at), "y": str(value)}
         for at, value in zip(x, y, strict=True)
     ]
-    text = (ROOT / f".dvc/plots/{template}.json").read_text(encoding="utf-8")
-    plot = text.replace('"<DVC_METRIC_DATA>"', json.dumps(rows))
-    plot = plot.replace("<DVC_METRIC_X>", "x").replace("<DVC_METRIC_Y>", "y")
-    picture = vl_convert.vegalite_to_svg(json.loads(plot), vl_version=plots_page.VEGA_LITE)
-    line = re.search(r'aria-roledescription="line mark"[^>]* d="([^"]+)"', picture)[1]
+    line = re.search(r'aria-roledescription="line mark"[^>]* d="([^"]+)"', drawn(template, rows, "x", "y"))[1]
     places = [float(point.split(",")[0]) for point in re.split("[ML]", line)[1:]]
     assert len(places) == len(x)
     assert places == sorted(places)
 
 
-def test_the_report_says_what_the_tables_say(trained, run_stage):
-    for stage in ("evaluate", "embed_images", "visualize", "report"):
+def drawn(template, rows, x, y):
+    """What DVC would draw of these rows with a template, as SVG."""
+    text = (ROOT / f".dvc/plots/{template}.json").read_text(encoding="utf-8")
+    plot = text.replace('"<DVC_METRIC_DATA>"', json.dumps(rows))
+    plot = plot.replace("<DVC_METRIC_X>", x).replace("<DVC_METRIC_Y>", y)
+    return vl_convert.vegalite_to_svg(json.loads(plot), vl_version=plots_page.VEGA_LITE)
+
+
+def test_plots_have_the_classes_in_the_data_set_s_order_and_figures_where_there_is_room():
+    names = ["Shirt", "Ankle boot", "Bag"]
+    counts = np.array([[7, 1, 0], [0, 8, 0], [2, 0, 6]])
+    for classes in (names, [*names, *map(str, range(20))]):
+        size = len(classes)
+        table = scores.confusion(np.pad(counts, (0, size - 3)), tuple(classes))
+        rows = table.assign(model="a/b", rev="workspace").astype(str).to_dict("records")
+        picture = drawn("confusion_counts", rows, "prediction", "truth")
+        assert list(dict.fromkeys(re.findall(r">(Shirt|Ankle boot|Bag)<", picture))) == names
+        figures = set(re.findall(r'font-size="9px"[^>]*>(\d+)<', picture))
+        assert figures == ({"7", "1", "8", "2", "6"} if size == 3 else set())
+    rows = [
+        {"model": "a/b", "rev": "workspace", "class": name, "x": str(at), "y": str(at)}
+        for name in names
+        for at in (0, 1)
+    ]
+    assert re.findall(r">(Shirt|Ankle boot|Bag)<", drawn("roc", rows, "x", "y")) == names
+
+
+def write_report(run_stage):
+    for stage in ("evaluate", "compare_models", "embed_images", "visualize", "report"):
         run_stage(stage)
-    page = (trained / "outputs/report/index.html").read_text(encoding="utf-8")
+    return (results.OUTPUTS / "report/index.html").read_text(encoding="utf-8")
+
+
+def words_of(page):
+    """The text of a page, without its tags."""
+    return " ".join(html.unescape(re.sub(r"<(style|script)>.*?</\1>|<[^>]+>", " ", page, flags=re.S)).split())
+
+
+def test_the_report_says_what_the_tables_say(trained, run_stage):
+    page = write_report(run_stage)
     rows = re.findall(
         r"<tr><th[^>]*><a href=\"#[\w-]+\">(\S+)</a></th>\s*<td data-sort=\"[\d.]+\">([\d.]+)%</td>", page
     )
-    summary = pd.read_csv(trained / "outputs/tables/summary.csv").set_index("model").accuracy
     assert {model: float(figure) for model, figure in rows} == pytest.approx(
-        {model: 100 * accuracy for model, accuracy in summary.items()}
+        {model: 100 * accuracy for model, accuracy in summaries(trained).accuracy.items()}
     )
     for name in few_names():
         assert f'id="{name.replace("/", "-")}"' in page
     assert str(trained) not in page
-    assert re.search(r"(It|Of them <a [^>]*>\S+</a>)\s+really beats (none|\d+) of the", page)
+    assert re.search(r"is significantly better than (none|\d+) of the 6 others", page)
     assert not re.findall(r"(?:src|href)=[\"']https?://(?!github\.com/tofsjonas)", page)
     assert len(page) < 10e6
     cost = pd.read_csv(trained / "outputs/report/cost.csv").set_index("model")
@@ -195,33 +237,69 @@ def test_the_report_says_what_the_tables_say(trained, run_stage):
     resume = (trained / "outputs/report/resume.md").read_text(encoding="utf-8")
     assert "PyTorch: 99.00% test accuracy" in resume
     assert "NumPy, written from scratch: 97.00%" in resume
-    assert "5 classifiers" in resume
+    assert "5 classifiers of images (tiny: 400 training and\n  100 test images, 10 classes)" in resume
+
+
+def test_the_page_calls_the_classes_by_their_names_and_nothing_a_digit(workspace, run_stage):
+    names = [f"<{letter}> & Ankle boot" for letter in "zabcdefghijklmnopqrstuvwxy"]
+    write_data(workspace, tiny_arrays(400, 200, 26, (20, 32)), names)
+    for number, model in enumerate(("pytorch/linear", "scratch/mlp_relu"), start=4):
+        leave_trained(*model.split("/"), number, names, (20, 32))
+    pd.DataFrame(columns=PARITY).to_csv("outputs/parity.csv", index=False)
+    words = words_of(write_report(run_stage))
+    assert "digit" not in words.lower()
+    assert f"test images of 20×32 pixels (rows × columns) in 26 classes: {', '.join(names)}." in words
+    table = words[words.index("Each class") :]
+    places = [table.index(name) for name in names]
+    assert places == sorted(places), "in the data set's order"
+
+
+def test_the_environment_is_that_of_the_trainings_and_differences_are_told(trained, run_stage):
+    for name in few_names():
+        path = results.timings(*name.split("/"))
+        edits = {"python": "2.7.18", "packages": {"numpy": "1.0"}, "system": "Plan 9"}
+        if name == "sklearn/knn_3":
+            edits |= {"processor": "another one", "packages": {"numpy": "1.0", "scikit-learn": "0.1"}}
+        path.write_text(json.dumps(json.loads(path.read_text()) | edits))
+    every = {model: results.load_timings(*model.split("/")) for model in few_names()}
+    rows = {(row["name"], row["value"]): row["models"] for row in report.environment(every)}
+    assert rows["processor", "some processor, avx2"] == few_names()[:-1]
+    assert rows["processor", "another one"] == ["sklearn/knn_3"]
+    assert rows["scikit-learn", "0.1"] == [], "no other model says anything else"
+    assert rows["Python", "2.7.18"] == rows["numpy", "1.0"] == rows["threads", "2"] == []
+    words = words_of(write_report(run_stage))
+    environment = words[words.index("Of each training, as it recorded it.") :]
+    assert "another one sklearn/knn_3" in environment
+    assert "system Plan 9" in environment
+    for here in (platform.python_version(), platform.system(), np.__version__):
+        assert here not in environment, "of the machine that writes the page"
 
 
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
-        ({"training_seconds": "long"}, "could not convert string to float: 'long'"),
-        ({"prediction_seconds": None}, "'NoneType'"),
+        ({"training_seconds": "long"}, "training_seconds: "),
+        ({"prediction_seconds": None}, "prediction_seconds: "),
     ],
 )
 def test_seconds_that_are_no_numbers_are_refused_with_the_files_name(trained, run_stage, damage, complaint):
     run_stage("evaluate")
-    path = results.path("timings", "pytorch", "linear", "json")
+    run_stage("compare_models")
+    path = results.timings("pytorch", "linear")
     path.write_text(json.dumps(json.loads(path.read_text()) | damage))
-    with pytest.raises(UserError, match=rf"pytorch/linear\.json holds no seconds of a model: .*{complaint}"):
+    with pytest.raises(UserError, match=rf"pytorch/linear\.json holds no timings of a model: {complaint}"):
         run_stage("report")
 
 
-def test_a_real_difference_is_told_from_chance():
+def test_a_significant_difference_is_told_from_others():
     pairs = pd.DataFrame(
         [("a", "b", 0.02, 0.001), ("a", "c", 0.01, 0.3), ("b", "c", -0.01, 0.04)],
         columns=["model", "other", "difference", "p_holm"],
     )
     a, b, c = report.significance(pairs, ["a", "b", "c"])
-    assert (a["beats"], a["equals"], a["loses"]) == (["b"], ["c"], [])
-    assert (b["beats"], b["equals"], b["loses"]) == ([], [], ["c", "a"])
-    assert (c["beats"], c["equals"], c["loses"]) == (["b"], ["a"], [])
+    assert (a["better"], a["same"], a["worse"]) == (["b"], ["c"], [])
+    assert (b["better"], b["same"], b["worse"]) == ([], [], ["c", "a"])
+    assert (c["better"], c["same"], c["worse"]) == (["b"], ["a"], [])
 
 
 def test_the_best_of_a_framework_may_have_no_number_of_parameters():
@@ -232,7 +310,7 @@ def test_the_best_of_a_framework_may_have_no_number_of_parameters():
     assert list(report.best_of_each_framework(summary).model) == ["sklearn/naive_bayes", "pytorch/linear"]
 
 
-def test_a_model_adds_only_what_is_more_than_chance():
+def test_a_model_adds_only_what_is_significant():
     table = pd.DataFrame({"model": ["a", "b", "c"], "gain": [0.01, 0.01, -0.02]})
     table = table.assign(p=0.001, p_holm=[0.01, 0.2, 0.01])
     assert report.adding(table) == ["a"]

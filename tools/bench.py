@@ -1,11 +1,10 @@
-"""Measure every model: accuracy over several seeds, seconds, memory, and how they grow.
+"""Measure every model: accuracy over several seeds, seconds, memory.
 
-    make bench                                            all models, three seeds
+    make bench                                            all models, five seeds
     make bench MODELS="pytorch/sprint sklearn/knn_3" SEEDS=10
-    make growth                                           how time and memory grow
 
-Writes docs/speed.csv (`make growth`: docs/growth.csv and docs/growth.png), of which docs/speed.md and
-the README's table of speed are made. Models that are not named keep their rows.
+Writes docs/speed.csv; `make bench` then has tools/readme.py make docs/speed.md and the README's table of it.
+Models that are not named keep their rows.
 
 Each run is the stage itself in a process of its own, in a folder of its own, with another seed in its
 params.yaml, so what is measured is what `dvc repro` does. The stage's stopwatches leave out
@@ -14,14 +13,12 @@ imports and reading; a short run on a thousand images comes first, to have the l
 
 import argparse
 import csv
-import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,32 +28,29 @@ if __name__ == "__main__":
     environment.prepare()  # the product of matrices, too, is measured with `threads`
 
 import numpy as np
-import yaml
 
-from stages.common import architecture, command, params, results
-from tools import machine, readme
+from stages.common import architecture, results
+from stages.console import command
+from stages.console.errors import UserError
+from tools import pages, projects
 
-ROOT = Path(__file__).parent.parent
 TABLE = Path("docs/speed.csv")
-GROWTH = Path("docs/growth.csv")
-PAGE = Path("docs/speed.md")
-README = Path("README.md")
-BEGIN, END = "<!-- speed: written by `make bench` -->\n", "<!-- end of speed -->\n"
 WARM_UP_IMAGES = 1000
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training of a model and its prediction of the test images."""
+    """One training of a model and its prediction of the test images.
+
+    start_seconds: what the process takes beside these two: imports, reading, writing. history: history.csv.
+    """
 
     accuracy: float
-    training_seconds: float
-    prediction_seconds: float
-    start_seconds: float  # the process's time without training and prediction: imports, reading, writing
+    timings: results.Timings
+    description: results.Description
+    start_seconds: float
     peak_mebibytes: float
-    training_images: int
-    parameters: int | None
-    history: list[dict[str, float | None]] = field(default_factory=list)
+    history: list[dict[str, float | None]]
 
 
 LAUNCH = """\
@@ -69,63 +63,39 @@ sys.exit(code)
 """A small process between this and the stage: the system counts the parent's memory as the child's."""
 
 
-def run(model: str, data: Path, changes: dict[str, Any]) -> Run:
-    """Run the stage of `model`, such as pytorch/sprint, on the arrays in the folder `data`.
+def run(model: str, changes: dict[str, Any], data: Path = projects.DATA) -> Run:
+    """Run the stage of `model`, such as pytorch/sprint, on the images in the folder `data`.
 
     changes: values of params.yaml by dotted key, for this run alone.
     """
     framework, name = model.split("/")
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        (folder / "stages").symlink_to(ROOT / "stages")
-        (folder / "data").symlink_to(data.resolve())
-        (folder / "params.yaml").write_text(yaml.safe_dump(changed(changes), sort_keys=False), "utf-8")
+        project = projects.lay_out(Path(temporary), projects.changed(changes), data)
         stage = subprocess.run(
             [sys.executable, "-S", "-c", LAUNCH, sys.executable, "-m", f"stages.train_{framework}", name],
-            cwd=folder,
+            cwd=project,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
         output, _, measured = stage.stdout.strip().rpartition("\n")
         if stage.returncode:
-            raise command.UserError(f"{model} with {changes} failed: {output[-500:]}")
-        seconds, peak = map(float, measured.split())
-        load = {
-            kind: json.loads((folder / results.path(kind, framework, name, "json")).read_text())
-            for kind in ("timings", "cards")
-        }
-        probabilities = np.load(folder / results.path("predictions", framework, name, "npy"))
-        history = folder / results.path("history", framework, name, "csv")
-        epochs = []
-        if history.is_file():
-            with history.open(encoding="utf-8") as file:
-                epochs = [
-                    {k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(file)
-                ]
-    timings, card = load["timings"], load["cards"]
+            raise UserError(f"{model} with {changes} failed: {output[-500:]}")
+        folder = project / results.folder(framework, name)
+        description = results.Description.model_validate_json((folder / "model.json").read_bytes())
+        seconds = project / results.timings(framework, name)
+        timings = results.Timings.model_validate_json(seconds.read_bytes())
+        probabilities = np.load(project / results.predictions(framework, name))
+        history = (folder / "history.csv").read_text("utf-8").splitlines() if description.architecture else []
+    whole, peak = map(float, measured.split())
     return Run(
         accuracy=float(np.mean(probabilities.argmax(axis=1) == np.load(data / "test_labels.npy"))),
-        training_seconds=timings["training_seconds"],
-        prediction_seconds=timings["prediction_seconds"],
-        start_seconds=seconds - timings["training_seconds"] - timings["prediction_seconds"],
+        timings=timings,
+        description=description,
+        start_seconds=whole - timings.training_seconds - timings.prediction_seconds,
         peak_mebibytes=peak / (1024 if sys.platform == "linux" else 1024**2),
-        training_images=card["training_images"],
-        parameters=card["parameters"],
-        history=epochs,
+        history=[{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(history)],
     )
-
-
-def changed(changes: dict[str, Any]) -> dict[str, Any]:
-    """params.yaml with other values at some dotted keys."""
-    content = params.parse((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    for key, value in changes.items():
-        section = content
-        *parents, last = key.split(".")
-        for parent in parents:
-            section = section[parent]
-        section[last] = value
-    return content
 
 
 @dataclass(frozen=True)
@@ -143,10 +113,10 @@ class Row:
     prediction_seconds_low: float
     prediction_seconds_high: float
     start_seconds: float
-    images_per_second: float  # while training; every epoch counts
+    images_per_second: int  # while training; every epoch counts
     seconds_to_98: float | None
     seconds_to_99: float | None
-    peak_mebibytes: float
+    peak_mebibytes: int
     parameters: int | None
     multiply_adds: int | None  # of one image, forward
     matmul_gflops: float  # what this machine's matrix product reached beside
@@ -154,54 +124,54 @@ class Row:
     machine: str  # that measured it
 
 
-def measure(model: str, seeds: int, data: Path) -> Row:
+def measure(model: str, seeds: int) -> Row:
     """Run `model` with the seeds 0, 1, …, one after the other, and sum up."""
     runs, rates = [], []
     for seed in range(seeds):
         rates.append(matmul_gflops())
-        runs.append(run(model, data, {"seed": seed}))
+        runs.append(one := run(model, {"seed": seed}))
         print(
-            f"{model} seed {seed}: {runs[-1].accuracy:.2%}, {runs[-1].training_seconds:.1f} s to train, "
-            f"{runs[-1].prediction_seconds:.1f} s to predict",
+            f"{model} seed {seed}: {one.accuracy:.2%}, {one.timings.training_seconds:.1f} s to train, "
+            f"{one.timings.prediction_seconds:.1f} s to predict",
             flush=True,
         )
-    first, epochs = runs[0], max(1, len(runs[0].history))
-    training = [r.training_seconds for r in runs]
-    prediction = [r.prediction_seconds for r in runs]
+    described, device = runs[0].description, runs[0].timings.device
+    seen = described.training_images * max(1, len(runs[0].history))
+    training = [one.timings.training_seconds for one in runs]
+    prediction = [one.timings.prediction_seconds for one in runs]
     rate, spent = statistics.median(rates), statistics.median(training)
-    multiplications = multiply_adds(model)
+    multiplications = multiply_adds(described)
     forward = sum(multiplications)
     backward = 2 * forward - sum(multiplications[:1])  # the images need no gradient
-    done = 2 * (forward + backward) * first.training_images * epochs
     return Row(
         model=model,
         seeds=seeds,
-        accuracy_mean=round(statistics.mean(r.accuracy for r in runs), 6),
-        accuracy_sd=round(statistics.stdev(r.accuracy for r in runs), 6) if seeds > 1 else None,
-        training_seconds=spent,
+        accuracy_mean=round(statistics.mean(one.accuracy for one in runs), 6),
+        accuracy_sd=round(statistics.stdev(one.accuracy for one in runs), 6) if seeds > 1 else None,
+        training_seconds=round(spent, 3),
         training_seconds_low=min(training),
         training_seconds_high=max(training),
-        prediction_seconds=statistics.median(prediction),
+        prediction_seconds=round(statistics.median(prediction), 3),
         prediction_seconds_low=min(prediction),
         prediction_seconds_high=max(prediction),
-        start_seconds=round(statistics.median(r.start_seconds for r in runs), 2),
-        images_per_second=round(first.training_images * epochs / spent),
+        start_seconds=round(statistics.median(one.start_seconds for one in runs), 2),
+        images_per_second=round(seen / spent),
         seconds_to_98=seconds_to(0.98, runs),
         seconds_to_99=seconds_to(0.99, runs),
-        peak_mebibytes=round(statistics.median(r.peak_mebibytes for r in runs)),
-        parameters=first.parameters,
+        peak_mebibytes=round(statistics.median(one.peak_mebibytes for one in runs)),
+        parameters=described.parameters,
         multiply_adds=forward or None,
         matmul_gflops=round(rate, 1),
-        matmul_share=round(done / spent / rate / 1e9, 3) if forward else None,
-        machine=machine.describe(),
+        matmul_share=round(2 * (forward + backward) * seen / spent / rate / 1e9, 3) if forward else None,
+        machine=pages.trained_on([runs[0].timings]) + (f", {device}" if device != "cpu" else ""),
     )
 
 
 def seconds_to(accuracy: float, runs: list[Run]) -> float | None:
     """Median seconds of training until the validation accuracy is reached, None if a run never does.
 
-    Known to the epoch. The test accuracy at the end must be there, too, for the held-out images are easier;
-    of models without validation images, or without epochs, it alone decides.
+    Known to the epoch. The test accuracy at the end must be there, too; of models without validation
+    images, or without epochs, it alone decides.
     """
     if min(one.accuracy for one in runs) < accuracy:
         return None
@@ -213,28 +183,27 @@ def seconds_to(accuracy: float, runs: list[Run]) -> float | None:
         number = next((i for i, value in enumerate(reached, start=1) if value >= accuracy), None)
         if number is None:
             return None
-        seconds.append(one.training_seconds * number / len(reached))
+        seconds.append(one.timings.training_seconds * number / len(reached))
     return round(statistics.median(seconds), 2)
 
 
-def multiply_adds(model: str) -> list[int]:
+def multiply_adds(description: results.Description) -> list[int]:
     """Multiplications of each layer of a network for one image, forward; none of a model that is no network.
 
     Layers that do not multiply by weights are left out.
     """
-    framework, name = model.split("/")
-    settings = params.read(f"{framework}.{name}", dict)
-    if "architecture" not in settings:
+    if description.architecture is None:
         return []
-    layers = params.read(f"architectures.{settings['architecture']}", architecture.Architecture)
-    counts, shape = [], architecture.IMAGE_SHAPE
-    for layer, output_shape in zip(layers, architecture.shapes(layers), strict=True):
+    layers = architecture.parse(description.architecture)
+    layers = architecture.fit(layers, description.image_size, len(description.classes))
+    counts = []
+    shapes = zip(layers.layers, architecture.input_shapes(layers), architecture.shapes(layers), strict=True)
+    for layer, shape, output_shape in shapes:
         match layer:
             case architecture.Conv():
                 counts.append(int(np.prod(output_shape)) * shape[0] * layer.kernel**2)
             case architecture.Dense():
                 counts.append(int(np.prod(shape)) * layer.units)
-        shape = output_shape
     return counts
 
 
@@ -249,167 +218,58 @@ def matmul_gflops(size: int = 2048) -> float:
     return 2 * size**3 / best / 1e9
 
 
-def write(rows: Iterable[Row]) -> None:
-    """Replace these models' rows of docs/speed.csv, in the order of params.yaml, and all made of it."""
-    known = {row["model"]: row for row in read_table(TABLE)} | {row.model: asdict(row) for row in rows}
-    with TABLE.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(known[model] for model in models() if model in known)
-    publish()
+FEWEST = 5
+"""Seeds from which on a standard deviation is shown."""
 
 
-def publish() -> None:
-    """Write docs/speed.md and the README's table from docs/speed.csv and docs/growth.csv."""
-    rows = read_table(TABLE)
-    text = TEXT.format(
-        table=markdown(rows, COLUMNS), machine=machines(rows), growth_machine=machines(read_table(GROWTH))
-    )
-    PAGE.write_text(text, encoding="utf-8")
-    short = {head: COLUMNS[head] for head in README_COLUMNS}
-    text = readme.with_table(README.read_text(encoding="utf-8"), markdown(rows, short), BEGIN, END)
-    README.write_text(text, encoding="utf-8")
+def cells(row: Row) -> dict[str, str]:
+    """A row of docs/speed.csv as a row of the tables, by the columns' heads."""
+    percent = f"{100 * row.accuracy_mean:.2f}"
+    if row.seeds >= FEWEST:
+        percent += f" ± {100 * row.accuracy_sd:.2f}"
+    training = f"{row.training_seconds:.1f} ({row.training_seconds_low:.1f}–{row.training_seconds_high:.1f})"
+    low, high = row.prediction_seconds_low, row.prediction_seconds_high
+    return {
+        "model": f"`{row.model}`",
+        "seeds": f"{row.seeds}",
+        "accuracy, mean ± sd (%)": percent,
+        "training (s)": training,
+        "prediction (s)": f"{row.prediction_seconds:.2f} ({low:.2f}–{high:.2f})",
+        "start (s)": f"{row.start_seconds:.1f}",
+        "images/s": f"{row.images_per_second:,.0f}",
+        "s to 98 %": pages.figure(row.seconds_to_98, ".1f"),
+        "s to 99 %": pages.figure(row.seconds_to_99, ".1f"),
+        "memory (MiB)": f"{row.peak_mebibytes:,.0f}",
+        "parameters": pages.figure(row.parameters, ","),
+        "multiply-adds": pages.figure(row.multiply_adds, ","),
+        "of matmul": pages.figure(row.matmul_share, ".1%"),
+    }
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of docs/speed.csv or growth.csv, none if there is no such file."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+ONLY_ON_THE_PAGE = ("start (s)", "s to 98 %", "s to 99 %", "parameters", "multiply-adds", "of matmul")
 
 
-def machines(rows: list[dict[str, str]]) -> str:
-    """The machines that measured these rows."""
-    return "; ".join(sorted({row["machine"] for row in rows}))
-
-
-COLUMNS = {
-    "model": "`{model}`",
-    "seeds": "{seeds}",
-    "accuracy, mean ± sd (%)": "{accuracy_mean:2%} ± {accuracy_sd:2%}",
-    "training (s)": "{training_seconds:.1f} ({training_seconds_low:.1f}–{training_seconds_high:.1f})",
-    "prediction (s)": "{prediction_seconds:.2f} ({prediction_seconds_low:.2f}–{prediction_seconds_high:.2f})",
-    "start (s)": "{start_seconds:.1f}",
-    "images/s": "{images_per_second:,.0f}",
-    "s to 98 %": "{seconds_to_98:.1f}",
-    "s to 99 %": "{seconds_to_99:.1f}",
-    "memory (MiB)": "{peak_mebibytes:,.0f}",
-    "parameters": "{parameters:,.0f}",
-    "multiply-adds": "{multiply_adds:,.0f}",
-    "of matmul (%)": "{matmul_share:1%}",
-}
-README_COLUMNS = (
-    "model",
-    "seeds",
-    "accuracy, mean ± sd (%)",
-    "training (s)",
-    "prediction (s)",
-    "images/s",
-    "memory (MiB)",
-)
-
-
-class Cell:
-    """A figure of the table in a format; nothing where there is none; `2%`: a percentage without its sign."""
-
-    def __init__(self, text: str):
-        self.text = text
-
-    def __format__(self, form: str) -> str:
-        if not form or not self.text:
-            return self.text
-        if form.endswith("%"):
-            return f"{100 * float(self.text):.{form[:-1]}f}"
-        return format(float(self.text), form)
-
-
-def markdown(rows: list[dict[str, str]], columns: dict[str, str]) -> str:
-    """The rows as a Markdown table, the most accurate first."""
-    rows = sorted(rows, key=lambda row: -float(row["accuracy_mean"]))
-    lines = ["| " + " | ".join(columns) + " |", "| --- |" + " ---: |" * (len(columns) - 1)]
-    for row in rows:
-        cells = {key: Cell(value) for key, value in row.items()}
-        shown = (form.format(**cells).removesuffix(" ± ") for form in columns.values())
-        lines.append("| " + " | ".join(shown) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def models() -> list[str]:
-    """All models of params.yaml, as framework/name."""
-    return [f"{kind}/{name}" for kind in results.FRAMEWORKS for name in params.read(kind, dict)]
-
-
-def few_images(folder: Path, count: int = WARM_UP_IMAGES) -> Path:
-    """The first images of data/ in `folder`."""
-    for path in (ROOT / "data").glob("*.npy"):
-        np.save(folder / path.name, np.load(path)[:count])
-    return folder
+def table(rows: list[Row], leave_out: tuple[str, ...] = ()) -> str:
+    """The rows as a Markdown table without some columns, the most accurate model first."""
+    shown = [cells(row) for row in sorted(rows, key=lambda row: -row.accuracy_mean)]
+    heads = [head for head in shown[0] if head not in leave_out]
+    return pages.table(heads, [[row[head] for head in heads] for row in shown])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("models", nargs="*", metavar="framework/model", help="all, if none is named")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each model (3)")
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="runs of each model (5)")
     arguments = parser.parse_args()
-    chosen = arguments.models or models()
-    if unknown := set(chosen) - set(models()):
-        raise command.UserError(
-            f"{', '.join(sorted(unknown))} unknown; params.yaml has {', '.join(models())}"
-        )
     if arguments.seeds < 1:
-        raise command.UserError(f"--seeds is {arguments.seeds}; allowed: 1 and more")
-    if not (ROOT / "data" / "test_labels.npy").is_file():
-        raise command.UserError("data/ is empty: run `dvc repro download_mnist` first")
-    with tempfile.TemporaryDirectory() as temporary:
-        warm_up = few_images(Path(temporary))
+        raise UserError(f"--seeds is {arguments.seeds}; allowed: 1 and more")
+    chosen = projects.chosen(arguments.models)
+    with tempfile.TemporaryDirectory() as folder:
+        few = projects.resize(Path(folder), WARM_UP_IMAGES, WARM_UP_IMAGES)
         for model in chosen:
-            of_network = {f"{model.replace('/', '.')}.validation_images": 100}
-            run(model, warm_up, {} if model.startswith("sklearn/") else of_network)
-            write([measure(model, arguments.seeds, ROOT / "data")])
+            run(model, {}, few)
+            pages.keep_rows(TABLE, [measure(model, arguments.seeds)], projects.models())
 
-
-TEXT = """\
-# How fast each model is
-
-Written by `make bench` from [speed.csv](speed.csv), which holds all figures. Measured on: {machine}.
-
-{table}
-Each run is the stage itself in a process of its own, one after the other, with the seeds 0, 1, …
-
-- *accuracy*: of the 10,000 test images, mean and standard deviation over the seeds. *training*,
-  *prediction*: wall-clock seconds from arrays in memory, median (least–most); compiling and tracing
-  count. *start*: what the process takes beside, imports, reading and writing.
-- *images/s*: training images times epochs by seconds. *s to 98 %, 99 %*: training until the end of the epoch
-  whose validation accuracy reaches it; where no images are held out, until the end. Empty if a seed's test
-  accuracy is not there at the end: the held-out images are the last training images, and easier.
-- *memory*: the process's peak. *multiply-adds*: of one image, forward. *of matmul*: operations of the
-  convolutions and dense layers, forward and backward (the images get no gradient), a second, as a share of
-  what NumPy's float32 product of two 2048×2048 matrices reaches on the same machine just before. What trains
-  in bfloat16 (`precision` in params.yaml) multiplies faster than that.
-
-## How time and memory grow
-
-![Seconds and mebibytes against images, batch size and threads](growth.png)
-
-Written by `make growth` from [growth.csv](growth.csv). Measured on: {growth_machine}.
-
-More images than the data set has are the same images again, which tell trees nothing new; `n^p` is the
-line through the seconds to train and predict for 15,000 to 60,000 images, of which networks hold a
-twelfth out. Every point is one run, and equal runs on a shared machine mostly differ by up to a
-quarter, now and then by more.
-
-- An epoch of a network, a regression's step and a tree's level look at each image once: p would be 1, and is
-  lower where a start and predicting the test images, which stay the same, take a good part of the time, as
-  TensorFlow's seconds of tracing. Trees grown to the end get deeper with more images, theirs is higher.
-- The neighbours of a test image are looked for among all training images; what the test images cost by
-  themselves keeps p below 1.
-- A kernel machine weighs pairs of images near the borders between digits: its p lies between 1 and 2.
-- Networks keep the images as bytes: little beside what PyTorch itself takes, most of what NumPy's take. The
-  other models work on float32 copies, several at a time, and grow with the images.
-- Small networks gain less than half from a second thread: their steps are too short to be shared. The kernel
-  machine's solver uses one.
-"""
 
 if __name__ == "__main__":
     command.run(main)

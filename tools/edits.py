@@ -2,71 +2,98 @@
 
     make edits      (python -m tools.edits)
 
-Asks DVC itself, in a temporary clone of the commit, which stages it calls changed after each
-parameter and each file under stages/ is edited, and writes docs/edits.md. Needs a finished
-pipeline (`dvc repro`), but no data. Stages that follow a changed one run only if its results differ.
+Reads from DVC, which resolves dvc.yaml, what each stage depends on, and writes docs/edits.md.
 """
 
 import itertools
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
-import yaml
-from dvc.dependency import param
+from dvc.dependency import ParamsDependency
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
-from stages.common import command, params
+from stages.common import params
+from stages.console import command
+from stages.console.errors import UserError, one_line
+from tools import pages
 
 PAGE = Path("docs/edits.md")
-HEAD = """# What runs again after an edit
-
-Written by `make edits`, which asks DVC. A stage that follows a changed one runs only if its input
-really differs: after a training stage these are `evaluate`, `visualize`, `report` and, for a model under
-`carried`, `compare_frameworks`.
-
-| edit | stages that run again |
-| --- | --- |
-"""
+SOURCES = (".py", ".html", ".js", ".md")
 
 
 def main() -> None:
     command.no_arguments(__doc__)
-    PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(page(), encoding="utf-8")
 
 
 def page() -> str:
-    """The page as Markdown, for the commit that is checked out."""
-    with tempfile.TemporaryDirectory() as folder:
-        project = Path(folder) / "clone"
-        clone(Path.cwd(), project)
-        with ProcessPoolExecutor(initializer=enter_clone, initargs=[project]) as processes:
-            parameters = processes.map(changed_stages, *zip(*edits_of_parameters(project), strict=True))
-            files = processes.map(changed_stages, *zip(*edits_of_files(project), strict=True))
-        rows = [*together(parameters), *files]
-    return HEAD + "".join(f"| `{edit}` | {stages} |\n" for edit, stages in rows)
+    """The text of docs/edits.md, for the project as it is."""
+    of_params, of_files = users()
+    rows = [*together((key, concerned(key, of_params)) for key in parameters())]
+    rows += [(path, concerned(path, of_files)) for path in files()]
+    cells = [[f"`{edit}`", in_words(stages) or "none"] for edit, stages in rows]
+    return pages.fill("edits.md", table=pages.table(("edit", "stages that run again"), cells, texts=2))
 
 
-def clone(project: Path, target: Path) -> None:
-    subprocess.run(["git", "clone", "--quiet", str(project), str(target)], check=True)
+def users() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """The stages that depend on each parameter, and those that depend on each file or folder."""
+    of_params: dict[str, list[str]] = {}
+    of_files: dict[str, list[str]] = {}
+    try:
+        stages = Repo().index.stages
+    except DvcException as error:
+        raise UserError(f"DVC does not read dvc.yaml: {one_line(error)}") from None
+    for stage in stages:
+        for dep in stage.deps:
+            if isinstance(dep, ParamsDependency):
+                path = Path(dep.def_path)
+                for key in dep.params or leaves(params.content(path)):  # none: the whole file
+                    of_params.setdefault(key_in(path, key), []).append(stage.name)
+            else:
+                of_files.setdefault(dep.def_path, []).append(stage.name)
+    return of_params, of_files
 
 
-def enter_clone(project: Path) -> None:
-    """Work from now on in a clone that this process alone edits."""
-    own = project.with_name(str(os.getpid()))
-    clone(project, own)
-    os.chdir(own)
+def concerned(edited: str, users: dict[str, list[str]]) -> list[str]:
+    """The stages that depend on what is edited, on what it is in or on what is in it."""
+    return list(
+        dict.fromkeys(
+            stage
+            for name, stages in users.items()
+            if name == edited or edited.startswith((f"{name}.", f"{name}/")) or name.startswith(f"{edited}.")
+            for stage in stages
+        )
+    )
 
 
-def together(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+def parameters() -> list[str]:
+    """Every leaf of params.yaml and architectures.yaml; lists are leaves, so each architecture is one."""
+    paths = params.PATH, params.ARCHITECTURES
+    return [key_in(path, key) for path in paths for key in leaves(params.content(path))]
+
+
+def key_in(path: Path, key: str) -> str:
+    """A parameter's name, as `dvc exp run -S` takes it."""
+    return key if path == params.PATH else f"{path}:{key}"
+
+
+def leaves(section: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted keys of all values that are no mappings."""
+    for key, value in section.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def files() -> list[str]:
+    """Every file under stages/, templates included."""
+    return sorted(path.as_posix() for path in Path("stages").rglob("*") if path.suffix in SOURCES)
+
+
+def together(rows: Iterable[tuple[str, list[str]]]) -> Iterator[tuple[str, list[str]]]:
     """One row `model.*` in place of rows that tell the same for every key of a model."""
     for (model, stages), group in itertools.groupby(rows, lambda row: (model_of(row[0]), row[1])):
         keys = [key for key, _ in group]
@@ -79,82 +106,19 @@ def model_of(key: str) -> str:
     return f"{framework}.{rest[0]}" if len(rest) > 1 else key
 
 
-def edits_of_parameters(project: Path) -> Iterator[tuple[str, Path, str]]:
-    """For each leaf of params.yaml (a network's list of layers is one) its key, the file and its new text."""
-    path = Path("params.yaml")
-    original = (project / path).read_text(encoding="utf-8")
-    for key in leaves(params.parse(original)):
-        content = params.parse(original)
-        section = content
-        *parents, last = key.split(".")
-        for parent in parents:
-            section = section[parent]
-        section[last] = another(section[last])
-        yield key, path, yaml.safe_dump(content, sort_keys=False)
-
-
-def edits_of_files(project: Path) -> Iterator[tuple[str, Path, str]]:
-    """For each file under stages/, templates included, its name, itself and its text with a line more."""
-    for path in sorted(path for path in (project / "stages").rglob("*") if path.is_file()):
-        name = path.relative_to(project)
-        yield name.as_posix(), name, path.read_text(encoding="utf-8") + "# a comment\n"
-
-
-def leaves(section: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """The dotted keys of all values that are no mappings."""
-    for key, value in section.items():
-        if isinstance(value, dict) and value:
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
-
-
-def another(value: Any) -> Any:
-    """A value that differs; an architecture's name stays one that exists."""
-    match value:
-        case bool():
-            return not value
-        case int() | float():
-            return value + 1
-        case list():
-            numbers = all(isinstance(item, int | float) for item in value)
-            return [item + 1 for item in value] if numbers else [*value, "relu"]
-        case _:
-            return "mlp_relu" if value != "mlp_relu" else "linear"
-
-
-def changed_stages(name: str, path: Path, text: str) -> tuple[str, str]:
-    """The edit's name and the stages that DVC calls changed when the file `path` holds `text`.
-
-    Models of a kind stand together.
-    """
-    original = path.read_text(encoding="utf-8")
-    path.write_text(text, encoding="utf-8")
-    with patch.object(param, "load_path", cache(param.load_path)):  # else it is read for every stage
-        status = Repo().status()
-    stages: dict[str, list[str]] = {}
-    for address, changes in status.items():
-        for change in changes:
-            deps = change.get("changed deps", {}) if isinstance(change, dict) else {}
-            if any(path.is_relative_to(dep) for dep in deps):  # some are folders
-                kind, _, model = address.rpartition(":")[2].partition("@")
-                stages.setdefault(kind, []).append(model)
-    everything = params.parse(params.PATH.read_text(encoding="utf-8"))
+def in_words(stages: list[str]) -> str:
+    """The stages, models of a kind together."""
+    kinds: dict[str, list[str]] = {}
+    for stage in stages:
+        kind, _, model = stage.partition("@")
+        kinds.setdefault(kind, []).append(model)
     texts = []
-    for kind, models in stages.items():
-        known = everything.get(kind.removeprefix("train_"), {}) if models != [""] else {}
-        if models == [""]:
-            texts.append(kind)
-        elif len(models) == len(known) > 1:
-            texts.append(f"{kind}: all")
-        else:
-            texts.append(f"{kind}: {', '.join(sorted(models))}")
-    path.write_text(original, encoding="utf-8")
-    return name, "; ".join(texts) or "none"
+    for kind, models in kinds.items():
+        known = params.content(params.PATH).get(kind.removeprefix("train_"), ())
+        everyone = "all" if len(models) == len(known) > 1 else ", ".join(sorted(models))
+        texts.append(f"{kind}: {everyone}" if models != [""] else kind)
+    return "; ".join(texts)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, subprocess.CalledProcessError, command.UserError) as error:
-        sys.exit(f"error: {error}")
+    command.run(main)

@@ -1,9 +1,10 @@
-"""What differs between PyTorch, Keras and NumPy, measured.
+"""What differs between PyTorch, Keras and NumPy.
 
     make frameworks      (python -m tools.frameworks)
 
-Writes docs/frameworks.md. Needs a finished pipeline (`dvc repro`), takes some five minutes. Every
-function that measures something is tried by tests/test_frameworks.py.
+Measures the time of a training step (five minutes) and writes it to docs/frameworks.csv; `make frameworks`
+then has tools/readme.py write docs/frameworks.md: these times, and what the functions below find out about
+the libraries.
 """
 
 import json
@@ -11,60 +12,79 @@ import statistics
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from stages.common import environment
 
 if __name__ == "__main__":
     environment.prepare()
-    environment.import_quietly("stages.models.exchange")
 
-import keras
 import numpy as np
-import tensorflow as tf
 import torch
+import torch._dynamo  # its LLVM must be loaded before TensorFlow's
 from torch.nn import functional
 
-from stages import compare_frameworks, train_pytorch, train_tensorflow
-from stages.common import architecture, command, dataset, params, results
-from stages.models import exchange, pytorch, scratch, tensorflow
-from tools import machine
+from stages import train_pytorch, train_tensorflow
+from stages.common import architecture, params
+from stages.console import command
+from stages.models import pytorch, scratch, tensorflow
+from stages.models.tensorflow import keras, tf
+from tools import pages
 
-PAGE = Path("docs/frameworks.md")
+TABLE = Path("docs/frameworks.csv")
 BATCH_SIZES = (16, 64, 256, 1024)
+GRADIENTS = (1e-3, 1e-6, 1e-7, 1e-8)
 NETWORK = "cnn_dropout"
+IMAGE_SIZE, CLASSES = (28, 28), 10
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of docs/frameworks.csv: milliseconds of a step, deterministic, and with any algorithm."""
+
+    framework: str
+    batch_size: int
+    deterministic: float
+    free: float
+    machine: str
 
 
 def main() -> None:
-    if sys.argv[1:2] and sys.argv[1] in results.WITH_EPOCHS:
+    if sys.argv[1:2] and sys.argv[1] in STEPS:
         framework, determinism = sys.argv[1:]
         print(json.dumps(milliseconds(framework, determinism == "deterministic")))
     else:
         command.no_arguments(__doc__)
-        PAGE.write_text(page(), encoding="utf-8")
+        pages.write_rows(TABLE, [row for framework in STEPS for row in measured(framework)])
 
 
-def layers_of(name: str) -> architecture.Architecture:
-    return params.read(f"architectures.{name}", architecture.Architecture)
+def network() -> architecture.Architecture:
+    """The architecture that is measured."""
+    layers = params.read(NETWORK, architecture.Layers, params.ARCHITECTURES)
+    return architecture.fit(layers, IMAGE_SIZE, CLASSES)
 
 
-def first_weights(layers: architecture.Architecture) -> list[tuple[str, ...]]:
+def first_weights() -> list[tuple[str, ...]]:
     """For each layer with weights: the spread of its first weights and biases in each framework."""
+    layers = network()
     torch.manual_seed(0)
     keras.utils.set_random_seed(0)
-    networks = (
-        pytorch.build(layers),
-        tensorflow.build(layers),
-        scratch.build(layers, np.random.default_rng(0)),
-        scratch.build(layers, np.random.default_rng(0), "he"),
+    of_each = (
+        pytorch.get_weights(pytorch.build(layers)),
+        tensorflow.get_weights(tensorflow.build(layers)),
+        scratch.get_weights(scratch.build(layers, np.random.default_rng(0))),
+        scratch.get_weights(scratch.build(layers, np.random.default_rng(0), "he")),
     )
-    weights = [exchange.read(network, layers) for network in networks]
-    names = [str(layer) for layer in architecture.pool_first(layers) if layer.kind in exchange.NAMES]
-    return [
-        (name, *(f"{w['weights'].std():.4f}, {w['biases'].std():.4f}" for w in of_layer))
-        for name, *of_layer in zip(names, *weights, strict=True)
-    ]
+    rows = []
+    for name in architecture.weight_shapes(layers):
+        layer, _, kind = name.rpartition(".")
+        if kind == "weights":
+            spreads = (f"{w[name].std():.4f}, {w[f'{layer}.biases'].std():.4f}" for w in of_each)
+            rows.append((str(layers.layers[int(layer.partition(".")[0])]), *spreads))
+    return rows
 
 
 def zeros_of_same(kernel: int, stride: int, size: int = 28) -> dict[str, tuple[int, int]]:
@@ -77,7 +97,8 @@ def zeros_of_same(kernel: int, stride: int, size: int = 28) -> dict[str, tuple[i
     sums = {"Keras": tf.nn.conv2d(ones, filters, (stride, 1), "SAME").numpy().ravel()}
     signal, weight = torch.ones(1, 1, size), torch.ones(1, 1, kernel)
     if stride == 1:
-        sums["PyTorch, same"] = functional.conv1d(signal, weight, padding="same").numpy().ravel()
+        with warnings.catch_warnings(action="ignore"):  # of a copy that even kernels cost
+            sums["PyTorch, same"] = functional.conv1d(signal, weight, padding="same").numpy().ravel()
     padding = kernel // 2
     sums["PyTorch, k // 2"] = (
         functional.conv1d(signal, weight, stride=stride, padding=padding).numpy().ravel()
@@ -120,44 +141,30 @@ def first_adam_step(gradient: float) -> dict[str, float]:
 
 
 def running_variance(images: int) -> dict[str, float]:
-    """What batch normalization keeps as the variance of a batch of +1 and -1, if it keeps all of it."""
+    """What batch normalization takes for the variance of a batch of +1 and -1, to keep a share of it."""
     batch = np.resize(np.array([1, -1], np.float32), (images, 1))
     module = torch.nn.BatchNorm1d(1, momentum=1.0)
     module(torch.from_numpy(batch))
     layer = keras.layers.BatchNormalization(momentum=0.0)
     layer(batch, training=True)
+    ours = scratch.BatchNorm(1)
+    ours.running["variance"][:] = 0
+    ours.forward(batch, training=True)
     return {
         "PyTorch": module.running_var.item(),
         "Keras": float(layer.moving_variance.numpy()[0]),
-        "NumPy": float(batch.var()),
+        "NumPy": float(ours.running["variance"][0] / (1 - architecture.MOMENTUM)),
     }
-
-
-def agreement_without_reordering() -> float:
-    """The share of test images that keep their digit if the pixels' order is left as PyTorch has it."""
-    layers = layers_of(NETWORK)
-    network = pytorch.load(layers, results.weights("pytorch", NETWORK))
-    weights = exchange.read(network, layers)
-    dense = next(m for m in network if isinstance(m, torch.nn.Linear))
-    place = next(i for i, arrays in enumerate(weights) if arrays["weights"].shape == dense.weight.T.shape)
-    weights[place]["weights"] = dense.weight.detach().numpy().T
-    copy = scratch.build(layers, np.random.default_rng(0))
-    exchange.write(copy, layers, weights)
-    pixel_range = params.read(f"pytorch.{NETWORK}.pixel_range", params.PixelRange)
-    pixels = dataset.scale_pixels(dataset.load_test_images(), pixel_range)
-    found, expected = (compare_frameworks.logits(n, pixels).argmax(axis=1) for n in (copy, network))
-    return float(np.mean(found == expected))
 
 
 def milliseconds(framework: str, deterministic: bool) -> dict[int, float]:
     """The median time of a step of Adam, by batch size, in a process of its own."""
-    step = {"pytorch": _pytorch_step, "tensorflow": _tensorflow_step, "scratch": _scratch_step}[framework]
-    run = step(layers_of(NETWORK), deterministic)
+    run = STEPS[framework](network(), deterministic)
     generator = np.random.default_rng(0)
     times = {}
     for size in BATCH_SIZES:
-        pixels = generator.random((size, 28, 28)).astype(np.float32)
-        labels = generator.integers(0, 10, size)
+        pixels = generator.random((size, *IMAGE_SIZE)).astype(np.float32)
+        labels = generator.integers(0, CLASSES, size)
         taken = []
         for _ in range(max(12, 1500 // size)):
             started = time.perf_counter()
@@ -176,12 +183,12 @@ def _pytorch_step(layers: architecture.Architecture, deterministic: bool) -> Ste
         train_pytorch.make_deterministic(0, threads)
     else:
         torch.set_num_threads(threads)
-    network = pytorch.build(layers).train()
-    optimizer = torch.optim.Adam(network.parameters(), fused=True)
+    built = pytorch.build(layers).train()
+    optimizer = torch.optim.Adam(built.parameters(), fused=True)
 
     def step(pixels: np.ndarray, labels: np.ndarray) -> None:
         optimizer.zero_grad()
-        logits = network(pytorch.to_tensor(pixels, torch.device("cpu")))
+        logits = built(pytorch.to_tensor(pixels, torch.device("cpu")))
         functional.cross_entropy(logits, torch.from_numpy(labels)).backward()
         optimizer.step()
 
@@ -195,184 +202,93 @@ def _tensorflow_step(layers: architecture.Architecture, deterministic: bool) -> 
         train_tensorflow.make_deterministic(0, threads)
     else:
         train_tensorflow.use_threads(threads)
-    network = tensorflow.build(layers)
+    built = tensorflow.build(layers)
     optimizer = keras.optimizers.Adam()
     loss_function = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 28, 28, 1]), tf.TensorSpec([None], tf.int64)])
+    @tf.function(input_signature=[tf.TensorSpec([None, *IMAGE_SIZE, 1]), tf.TensorSpec([None], tf.int64)])
     def compiled(images: tf.Tensor, labels: tf.Tensor) -> None:
         with tf.GradientTape() as tape:
-            loss = loss_function(labels, network(images, training=True))
-        gradients = tape.gradient(loss, network.trainable_variables)
-        optimizer.apply(gradients, network.trainable_variables)
+            loss = loss_function(labels, built(images, training=True))
+        gradients = tape.gradient(loss, built.trainable_variables)
+        optimizer.apply(gradients, built.trainable_variables)
 
     return lambda pixels, labels: compiled(tf.constant(pixels[..., np.newaxis]), tf.constant(labels))
 
 
 def _scratch_step(layers: architecture.Architecture, deterministic: bool) -> Step:
-    network, optimizer = scratch.build(layers, np.random.default_rng(0)), scratch.Adam()
+    built, optimizer = scratch.build(layers, np.random.default_rng(0)), scratch.Adam()
 
     def step(pixels: np.ndarray, labels: np.ndarray) -> None:
-        _, gradient = scratch.softmax_cross_entropy(network.forward(pixels, training=True), labels)
-        network.backward(gradient)
-        optimizer.step(network, 0.001)
+        _, gradient = scratch.softmax_cross_entropy(built.forward(pixels, training=True), labels)
+        built.backward(gradient)
+        optimizer.step(built, 0.001)
 
     return step
 
 
-def measured(framework: str) -> dict[str, dict[int, float]]:
-    """`milliseconds`, deterministic and free: the fastest of five processes each, in turns."""
+STEPS: dict[str, Callable[[architecture.Architecture, bool], Step]] = {
+    "pytorch": _pytorch_step,
+    "tensorflow": _tensorflow_step,
+    "scratch": _scratch_step,
+}
+"""What makes a training step of a network, deterministic or not."""
+
+
+def measured(framework: str) -> list[Row]:
+    """The framework's rows of docs/frameworks.csv: the fastest of five processes each, in turns."""
     runs: dict[str, list[dict[str, float]]] = {"deterministic": [], "free": []}
     for _ in range(5):
         for determinism, times in runs.items():
-            command = [sys.executable, "-m", "tools.frameworks", framework, determinism]
-            run = subprocess.run(command, capture_output=True, text=True, check=True)
+            call = [sys.executable, "-m", "tools.frameworks", framework, determinism]
+            run = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True)
             times.append(json.loads(run.stdout.splitlines()[-1]))
-    return {
+    fastest = {
         determinism: {size: min(run[str(size)] for run in times) for size in BATCH_SIZES}
         for determinism, times in runs.items()
     }
-
-
-def library_tables() -> dict[str, list[str]]:
-    """The rows of the tables that depend on the libraries alone, by the table's place in TEXT."""
-    return {
-        "padding": [
-            f"{k} | {s} | " + " | ".join(_pair(zeros_of_same(k, s).get(name)) for name in PADDINGS)
-            for k, s in ((3, 1), (4, 1), (5, 1), (3, 2), (5, 2))
-        ],
-        "adam": [
-            f"{g:.0e} | " + " | ".join(f"{step:.4f}" for step in first_adam_step(g).values())
-            for g in (1e-3, 1e-6, 1e-7, 1e-8)
-        ],
-        "variance": [
-            f"{n} | " + " | ".join(f"{v:.4f}" for v in running_variance(n).values()) for n in (4, 64, 256)
-        ],
-    }
+    return [
+        Row(framework, size, *(round(times[size], 4) for times in fastest.values()), pages.this_machine())
+        for size in BATCH_SIZES
+    ]
 
 
 def page() -> str:
-    """The page as Markdown."""
-    agreement = agreement_without_reordering()  # first, for it needs what the pipeline trained
-    speed = {framework: measured(framework) for framework in results.WITH_EPOCHS}
-    rows = library_tables() | {
-        "weights": [" | ".join(row) for row in first_weights(layers_of(NETWORK))],
-        "speed": [
-            f"{size} | "
-            + " | ".join(
-                f"{t:.1f} ({1000 * t / size:.0f})"
-                for t in [of["deterministic"][size] for of in speed.values()]
-            )
-            for size in BATCH_SIZES
-        ],
-        "determinism": [
-            f"{size} | "
-            + " | ".join(
-                f"{speed[f]['deterministic'][size] / speed[f]['free'][size]:.2f} ×"
-                for f in results.WITH_EPOCHS[:2]
-            )
-            for size in BATCH_SIZES
-        ],
+    """The text of docs/frameworks.md, of docs/frameworks.csv and of what the libraries do."""
+    rows = pages.read_rows(TABLE, Row)
+    adam = [[f"{g:.0e}", *(f"{step:.4f}" for step in first_adam_step(g).values())] for g in GRADIENTS]
+    variance = [[f"{n}", *(f"{value:.4f}" for value in running_variance(n).values())] for n in (4, 64, 256)]
+    speed = {
+        row: f"{row.deterministic:.1f} ({1000 * row.deterministic / row.batch_size:.0f})" for row in rows
     }
-    return TEXT.format(
-        machine=machine.describe(),
+    cost = {row: f"{row.deterministic / row.free:.2f} ×" for row in rows if row.framework != "scratch"}
+    return pages.fill(
+        "frameworks.md",
         network=NETWORK,
-        constant=momentum_differs([0.1] * 6),
+        machine=pages.machines(rows),
         changing=momentum_differs([0.1] * 3 + [0.01] * 3),
-        agreement=agreement,
-        **{name: "\n".join(f"| {row} |" for row in table) for name, table in rows.items()},
+        weights=pages.rows(first_weights()),
+        padding=pages.rows(map(padding, (3, 4, 5, 3, 5), (1, 1, 1, 2, 2))),
+        adam=pages.rows(adam),
+        variance=pages.rows(variance),
+        speed=by_batch_size(speed),
+        determinism=by_batch_size(cost),  # of those that have several algorithms
     )
 
 
-PADDINGS = ("Keras", "PyTorch, same", "PyTorch, k // 2")
+def padding(kernel: int, stride: int) -> list[str]:
+    """A row of the page: how many zeros each library puts before and after."""
+    found = zeros_of_same(kernel, stride)
+    pairs = (found.get(name) for name in ("Keras", "PyTorch, same", "PyTorch, k // 2"))
+    return [f"{kernel}", f"{stride}", *("{}, {}".format(*zeros) if zeros else "refused" for zeros in pairs)]
 
 
-def _pair(zeros: tuple[int, int] | None) -> str:
-    return "refused" if zeros is None else f"{zeros[0]}, {zeros[1]}"
-
-
-TEXT = """# What differs between the frameworks, and why
-
-Written by `make frameworks` from measurements, most of which a test tries:
-[tests/test_frameworks.py](../tests/test_frameworks.py). With equal weights the three build the same function
-and learn the same: [tests/test_exchange.py](../tests/test_exchange.py) carries weights between them, and the
-report shows how far trained networks then lie apart on all test images.
-
-Measured on: {machine}.
-
-## First weights
-
-Left alone, two frameworks start the same network from different weights. Standard deviation of the weights,
-and of the biases, of `{network}`:
-
-| layer | PyTorch | Keras | NumPy, `glorot` | NumPy, `he` |
-| --- | --- | --- | --- | --- |
-{weights}
-
-PyTorch draws weights and biases evenly from ±1/√inputs. Keras draws weights evenly from
-±√(6 / (inputs + outputs)) (Glorot) and sets biases to zero; so does NumPy here unless `initialization: he`
-asks for normal ones of variance 2 / inputs.
-
-## Padding
-
-Zeros that `same` puts before and after a row of 28 pixels:
-
-| kernel | stride | Keras | PyTorch, `padding="same"` | PyTorch, `padding=kernel // 2` |
-| --- | --- | --- | --- | --- |
-{padding}
-
-PyTorch's `same` is for stride 1 only; with stride 2 the usual `kernel // 2` shifts the picture by a pixel
-against Keras. Here one rule, TensorFlow's, holds for all three: `Conv.pads` in
-[stages/common/architecture.py](../stages/common/architecture.py).
-
-## Momentum and epsilon
-
-SGD with momentum: PyTorch multiplies the velocity by the learning rate when it moves, Keras when it adds the
-gradient. With a constant rate that is the same ({constant:.0e} apart after six steps); if the rate falls to a
-tenth on the way, they are {changing:.2g} apart. NumPy follows PyTorch.
-
-Adam: Keras adds 1e-7 to the root before it corrects for the start at zero, PyTorch and NumPy add 1e-8
-after it. The first step with learning rate 1:
-
-| gradient | PyTorch | Keras | NumPy |
-| --- | --- | --- | --- |
-{adam}
-
-Batch normalization: PyTorch's `momentum=0.1` is Keras's `momentum=0.9`. Of a batch whose variance is 1 the
-running variance remembers
-
-| images | PyTorch | Keras | NumPy |
-| --- | --- | --- | --- |
-{variance}
-
-because PyTorch divides by n - 1 there, while it normalizes with n.
-
-## Layout
-
-PyTorch keeps images as (channels, rows, columns), Keras and NumPy as (rows, columns, channels). Filters are
-transposed, and the first dense layer's rows reordered:
-[stages/models/exchange.py](../stages/models/exchange.py).
-Forget the second, and only {agreement:.1%} of the test images keep their digit.
-
-## The time of a step
-
-Milliseconds for a step of Adam on `{network}` in float32, median of the fastest of five processes, in
-brackets microseconds an image:
-
-| batch | PyTorch | Keras on TensorFlow | NumPy |
-| --- | --- | --- | --- |
-{speed}
-
-## What determinism costs
-
-The time of a deterministic step against one that may choose any algorithm, on the processor with as many
-threads, each the fastest of five processes in turns. Above one is what determinism costs, but on a shared
-machine two equal processes lie up to a fifth apart:
-
-| batch | PyTorch | Keras on TensorFlow |
-| --- | --- | --- |
-{determinism}
-"""
+def by_batch_size(cells: dict[Row, str]) -> str:
+    """A line a batch size, a column a framework."""
+    lines: dict[int, list[str]] = {}
+    for row, cell in cells.items():
+        lines.setdefault(row.batch_size, [f"{row.batch_size}"]).append(cell)
+    return pages.rows(lines.values())
 
 
 if __name__ == "__main__":

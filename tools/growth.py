@@ -5,11 +5,12 @@
 Writes docs/growth.csv and draws docs/growth.png from it. Takes some twelve minutes.
 """
 
-import csv
 import tempfile
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
+from typing import Any
 
-from stages.common import command, environment
+from stages.common import environment
 
 if __name__ == "__main__":
     environment.prepare()
@@ -20,10 +21,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from stages.console import command
 from stages.pictures import style
-from tools import bench, machine
+from tools import bench, pages, projects
 
-PICTURE = Path("docs/growth.png")
+TABLE, PICTURE = Path("docs/growth.csv"), Path("docs/growth.png")
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4)
 """Of the training images; more than all are the same images again."""
 BATCH_SIZES = (32, 64, 128, 256, 512, 1024)
@@ -36,100 +38,97 @@ SLOW = ("sklearn/svm",)
 """Not tried with more images than there are: its cost grows faster than they do."""
 
 
+@dataclass(frozen=True)
+class Row:
+    """A line of docs/growth.csv: one run. what: what varies, and its value."""
+
+    model: str
+    what: str
+    value: int
+    training_seconds: float
+    prediction_seconds: float
+    peak_mebibytes: int
+    validation_accuracy: float | None
+    machine: str
+
+
 def main() -> None:
     command.no_arguments(__doc__)
-    data = bench.ROOT / "data"
+    projects.chosen([])  # are there images?
+    images = len(np.load(projects.DATA / "train_labels.npy"))
     rows = []
     for model in (*NETWORKS, *CLASSIC, *SLOW):
         for share in SHARES:
-            if model in SLOW and share > 1:
-                continue
-            with tempfile.TemporaryDirectory() as temporary:
-                row = measure(model, "images", repeated(data, share, Path(temporary)), {})
-            if share > 1:
-                row["validation_accuracy"] = None  # among the copies are those of the held-out images
-            rows.append(row)
-        for threads in THREADS:
-            rows.append(measure(model, "threads", data, {"threads": threads}))
+            if model not in SLOW or share <= 1:
+                with tempfile.TemporaryDirectory() as folder:
+                    data = projects.resize(Path(folder), round(share * images))
+                    rows.append(measure(model, "images", round(share * images), {}, data, copies=share > 1))
+        rows += [measure(model, "threads", threads, {"threads": threads}) for threads in THREADS]
     for model in NETWORKS:
-        for size in BATCH_SIZES:
-            rows.append(measure(model, "batch_size", data, {f"{model.replace('/', '.')}.batch_size": size}))
-    with bench.GROWTH.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    style.save(PICTURE, draw, pd.read_csv(bench.GROWTH))
-    bench.publish()
+        key = f"{model.replace('/', '.')}.batch_size"
+        rows += [measure(model, "batch_size", size, {key: size}) for size in BATCH_SIZES]
+    pages.write_rows(TABLE, rows)
+    style.save(PICTURE, picture)
 
 
-def measure(model: str, what: str, data: Path, changes: dict[str, int]) -> dict[str, object]:
-    """A row of docs/growth.csv. Networks hold out 5,000 images where there are that many to spare."""
-    images = len(np.load(data / "train_labels.npy", mmap_mode="r"))
-    changes = changes | {"data.validation_images": min(5000, images // 12)}
-    if not model.startswith("sklearn/"):
-        changes |= {f"{model.replace('/', '.')}.validation_images": changes["data.validation_images"]}
-    run = bench.run(model, data, changes)
+def measure(
+    model: str,
+    what: str,
+    value: int,
+    changes: dict[str, Any],
+    data: Path = projects.DATA,
+    copies: bool = False,
+) -> Row:
+    """Run a model with changes of params.yaml. copies: whether held-out images are trained on, too."""
+    run = bench.run(model, changes, data)
     last = run.history[-1]["validation_accuracy"] if run.history else None
-    row = {
-        "model": model,
-        "what": what,
-        "value": images if what == "images" else next(iter(changes.values())),
-        "training_seconds": run.training_seconds,
-        "prediction_seconds": run.prediction_seconds,
-        "peak_mebibytes": round(run.peak_mebibytes),
-        "validation_accuracy": last,
-        "machine": machine.describe(),
-    }
-    print(*row.values(), flush=True)
+    row = Row(
+        model=model,
+        what=what,
+        value=value,
+        training_seconds=run.timings.training_seconds,
+        prediction_seconds=run.timings.prediction_seconds,
+        peak_mebibytes=round(run.peak_mebibytes),
+        validation_accuracy=None if copies else last,
+        machine=pages.this_machine(),
+    )
+    print(*astuple(row), flush=True)
     return row
 
 
-def repeated(data: Path, share: float, folder: Path) -> Path:
-    """The arrays of `data` in `folder`, with this share of the training images; above 1 they repeat."""
-    for path in data.glob("*.npy"):
-        array = np.load(path)
-        if path.name.startswith("train"):
-            count = round(share * len(array))
-            array = np.concatenate([array] * -(-count // len(array)))[:count]
-        np.save(folder / path.name, array)
-    return folder
+def picture() -> Figure:
+    """The picture of docs/growth.csv."""
+    return draw(pd.DataFrame(map(asdict, pages.read_rows(TABLE, Row))))
 
 
 def draw(table: pd.DataFrame) -> Figure:
     """Six panels: seconds and memory against images and batch size, accuracy, and threads."""
     figure, axes = plt.subplots(2, 3, figsize=(15, 9), layout="constrained")
-    table = table.assign(seconds=table.training_seconds + table.prediction_seconds)
+    table = table.assign(
+        seconds=table.training_seconds + table.prediction_seconds,
+        wrong=100 * (1 - table.validation_accuracy.astype(float)),
+    )
     images, batches, threads = (table[table.what == what] for what in ("images", "batch_size", "threads"))
-    panel(axes[0, 0], images, "seconds", "training images", "training and prediction (s)", power=True)
-    panel(axes[1, 0], images, "peak_mebibytes", "training images", "peak memory (MiB)")
-    panel(axes[0, 1], batches, "training_seconds", "batch size (images)", "training (s)")
-    panel(axes[1, 1], batches, "peak_mebibytes", "batch size (images)", "peak memory (MiB)")
-    wrong = batches.assign(wrong=100 * (1 - batches.validation_accuracy.astype(float)))
-    panel(axes[0, 2], wrong, "wrong", "batch size (images)", "wrong held-out images (%)")
-    seconds = threads.pivot(index="model", columns="value", values="seconds")
-    gain = (seconds[1] / seconds[2]).sort_values()
+    by_images, by_batch, memory = "training images", "batch size (images)", "peak memory (MiB)"
+    for axis, rows, column, title, x_label, y_label in (
+        (axes[0, 0], images, "seconds", "Time by images", by_images, "training and prediction (s)"),
+        (axes[0, 1], batches, "training_seconds", "Time by batch size", by_batch, "training (s)"),
+        (axes[0, 2], batches, "wrong", "Error by batch size", by_batch, "wrong held-out images (%)"),
+        (axes[1, 0], images, "peak_mebibytes", "Memory by images", by_images, memory),
+        (axes[1, 1], batches, "peak_mebibytes", "Memory by batch size", by_batch, memory),
+    ):
+        plot(axis, rows, column, power=column == "seconds")
+        axis.set(title=title, xlabel=x_label, ylabel=y_label)
+    times = threads.pivot(index="model", columns="value", values="seconds")
+    gain = (times[1] / times[2]).sort_values()
     bars = axes[1, 2].barh(gain.index, gain, color=[style.colour_of(m) for m in gain.index])
     axes[1, 2].bar_label(bars, [f"{value:.2f}" for value in gain], padding=4)
     axes[1, 2].set(xlabel="times faster on two threads than on one", ylabel="model", title="Two threads")
     axes[1, 2].margins(x=0.15)
-    for axis, title in zip(
-        axes.flat[:5],
-        (
-            "Time by images",
-            "Time by batch size",
-            "Error by batch size",
-            "Memory by images",
-            "Memory by batch size",
-        ),
-        strict=True,
-    ):
-        axis.set_title(title)
     return figure
 
 
-def panel(
-    axis: plt.Axes, table: pd.DataFrame, column: str, x_label: str, y_label: str, power: bool = False
-) -> None:
+def plot(axis: plt.Axes, table: pd.DataFrame, column: str, power: bool) -> None:
     """A line a model, both axes logarithmic. power: name the exponent of the growth."""
     for number, (model, rows) in enumerate(table.groupby("model", sort=False)):
         label = model
@@ -137,7 +136,7 @@ def panel(
             label += f": n^{exponent(rows.value, rows[column]):.2f}"
         axis.plot(rows.value, rows[column], marker="os^Dv<>p"[number], markersize=5, label=label)
     ticks = sorted(table.value.unique())
-    axis.set(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)
+    axis.set(xscale="log", yscale="log")
     axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=30)
     axis.xaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -1,14 +1,18 @@
-"""Let a trained model say which digits it sees, in test images or in pictures of your own.
+"""Let a trained model say which classes it sees, in test images or in pictures of your own.
 
     python -m tools.predict pytorch/champion 0 7 my_seven.png
 
-A number is a row of data/test_images.npy. A picture is any that Pillow opens; it is made gray and
-28×28 pixels, and should show one light digit on a dark ground, about as large as MNIST's. Needs
-the model's weights (`dvc repro` or `dvc pull`). Prints the likeliest digits and their probabilities.
+A number is a row of data/test_images.npy. A picture is any that Pillow opens; it is made gray and as large
+as the model's images, and should look like them: for MNIST one light digit on a dark ground. Needs nothing
+but the model's folder in outputs/models (`dvc repro` or `dvc pull`): the model answers as it was trained,
+whatever params.yaml says today. Prints the likeliest classes and their probabilities.
 """
 
 import argparse
+import json
+import sys
 import warnings
+from functools import partial
 from importlib import import_module
 
 from stages.common import environment
@@ -18,9 +22,12 @@ if __name__ == "__main__":
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from pydantic_core import to_json
 
-from stages.common import command, dataset, params, results, training
-from stages.common.architecture import Architecture
+from stages.common import dataset, params, results, saved, training
+from stages.common.frameworks import FRAMEWORKS
+from stages.console import command
+from stages.console.errors import UserError
 
 SHOWN = 3
 
@@ -35,71 +42,88 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     framework, _, name = arguments.model.partition("/")
-    if framework not in results.FRAMEWORKS:
-        raise command.UserError(
-            f"{arguments.model!r}: allowed are {', '.join(results.FRAMEWORKS)}, / and a model's name"
-        )
-    images = np.stack([load_image(image) for image in arguments.images])
-    for image, probabilities in zip(arguments.images, predict(framework, name, images), strict=True):
+    if framework not in FRAMEWORKS:
+        raise UserError(f"{arguments.model!r}: allowed are {', '.join(FRAMEWORKS)}, / and a model's name")
+    model = results.load_description(framework, name)
+    if changed := differing(model):
+        print(f"note: {changed}; {arguments.model} answers as it was trained", file=sys.stderr)
+    images = np.stack([load_image(image, model) for image in arguments.images])
+    for image, probabilities in zip(arguments.images, predict(model, images), strict=True):
         best = probabilities.argsort(kind="stable")[::-1][:SHOWN]
-        print(f"{image}: " + ", ".join(f"{digit} ({probabilities[digit]:.1%})" for digit in best))
+        print(f"{image}: " + ", ".join(f"{model.classes[i]} ({probabilities[i]:.1%})" for i in best))
 
 
-def load_image(name: str) -> np.ndarray:
-    """The test image of that number, or the picture in that file, uint8 (28, 28)."""
+def differing(model: results.Description) -> str | None:
+    """How today's parameters differ from those that the model was trained with; None if they do not."""
+    entry = params.content(params.PATH).get(model.framework) or {}
+    entry = entry.get(model.name)
+    if entry is None:
+        return f"{params.PATH} no longer has {model.framework}.{model.name}"
+    entry = json.loads(to_json(entry, inf_nan_mode="strings"))  # as a training stage writes it
+    keys = [key for key in {**model.recipe, **entry} if model.recipe.get(key) != entry.get(key)]
+    if keys:
+        return f"{params.PATH} has another {', '.join(keys)} for {model.framework}.{model.name} today"
+    if model.architecture is not None:
+        name = model.recipe["architecture"]
+        if params.content(params.ARCHITECTURES).get(name) != model.architecture:
+            return f"{params.ARCHITECTURES} has other layers for {name} today"
+    return None
+
+
+def load_image(name: str, model: results.Description) -> np.ndarray:
+    """The test image of that number, or the picture in that file, as large as the model's images, uint8."""
+    rows, columns = model.image_size
     if name.isdecimal():
         images = dataset.load_test_images()
         if len(name) > 18 or int(name) >= len(images):
-            raise command.UserError(f"{name}: there are {len(images)} test images, 0 to {len(images) - 1}")
+            raise UserError(f"{name}: there are {len(images)} test images, 0 to {len(images) - 1}")
+        if images.shape[1:] != (rows, columns):
+            size = "×".join(map(str, images.shape[1:]))
+            raise UserError(f"{name}: the test images have {size} pixels, the model's {rows}×{columns}")
         return images[int(name)]
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(name) as picture:
             upright = ImageOps.exif_transpose(picture)
-            size = (dataset.IMAGE_SIZE, dataset.IMAGE_SIZE)
-            return np.asarray(_gray(upright, name).resize(size, Image.Resampling.LANCZOS))
+            gray = _gray(upright, name, model.ground)
+            return np.asarray(gray.resize((columns, rows), Image.Resampling.LANCZOS))
     except UnidentifiedImageError:
-        raise command.UserError(f"{name} is no picture") from None
+        raise UserError(f"{name} is no picture") from None
     except Image.DecompressionBombError:
-        raise command.UserError(
-            f"{name} has too many pixels; allowed: {2 * Image.MAX_IMAGE_PIXELS:,}"
-        ) from None
+        raise UserError(f"{name} has too many pixels; allowed: {2 * Image.MAX_IMAGE_PIXELS:,}") from None
     except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, OSError) and error.filename:
             raise
-        raise command.UserError(f"{name} is a damaged picture: {error}") from None
+        raise UserError(f"{name} is a damaged picture: {error}") from None
 
 
-def _gray(picture: Image.Image, name: str) -> Image.Image:
-    """The picture in 256 levels of gray, on black where it is transparent."""
+def _gray(picture: Image.Image, name: str, ground: int) -> Image.Image:
+    """The picture in 256 levels of gray, on the gray level `ground` where it is transparent."""
     if picture.mode.startswith("I;16"):
         levels = np.asarray(picture)
-        levels = np.where(levels == picture.info.get("transparency", -1), 0, levels)
-        return Image.fromarray((levels >> 8).astype(np.uint8))
+        transparent = levels == picture.info.get("transparency", -1)
+        return Image.fromarray(np.where(transparent, ground, levels >> 8).astype(np.uint8))
     if picture.mode in ("I", "F"):
-        raise command.UserError(
+        raise UserError(
             f"{name} has pixels of 32 bits, of no certain range; allowed: 8 or 16 bits a pixel and colour"
         )
     if picture.has_transparency_data:
-        ground = Image.new("RGBA", picture.size, "black")
-        picture = Image.alpha_composite(ground, picture.convert("RGBA"))
+        below = Image.new("RGBA", picture.size, (ground, ground, ground))
+        picture = Image.alpha_composite(below, picture.convert("RGBA"))
     return picture.convert("L")
 
 
-def predict(framework: str, name: str, images: np.ndarray) -> np.ndarray:
-    """Class probabilities (n, 10) of images, uint8 (n, 28, 28), as the model's stage gives them."""
-    path = results.weights(framework, name)
-    environment.import_quietly(f"stages.models.{framework}")
-    stage = import_module(f"stages.train_{framework}")
-    library = import_module(f"stages.models.{framework}")
-    settings = params.read_model(framework, name, stage.Settings)
-    if framework == "sklearn":
-        classifier = library.load(path, import_module(f"stages.models.{settings.library}"))
-        return library.predict_proba(classifier, stage.prepare(images, settings))
-    layers = params.read(f"architectures.{settings.architecture}", Architecture)
-    network = library.load(layers, path)
-    views = training.views(dataset.scale_pixels(images, settings.pixel_range), settings)
-    probabilities = library.predict_proba(network, np.concatenate(views))
-    return probabilities.reshape(len(views), len(images), -1).mean(axis=0)
+def predict(model: results.Description, images: np.ndarray) -> np.ndarray:
+    """Class probabilities (n, classes) of uint8 images (n, rows, columns), as the model's stage gave them."""
+    library = import_module(f"stages.models.{model.framework}")
+    if model.architecture is not None:
+        trained = saved.load(model.framework, model.name)
+        network = library.load(trained.architecture, trained.weights)
+        predict_proba = partial(library.predict_proba, network)
+        return training.predictor(predict_proba, model.recipe, model.ground)(images)
+    path = results.folder(model.framework, model.name) / "classifier.skops"
+    source = import_module(f"stages.models.{model.recipe['library']}")
+    classifier = library.load(path, source, results.remedy(model.framework, model.name))
+    return library.predict_proba(classifier, library.prepare(images, model.recipe), len(model.classes))
 
 
 if __name__ == "__main__":

@@ -4,80 +4,72 @@
     make processors MODELS="pytorch/mlp scratch/cnn"    these; the others keep their rows
 
 Trains models on a few images, on this processor and on emulated ones, in both profiles, and writes
-docs/processors.md. Needs data/ (`dvc repro`) and QEMU 10 (qemu-x86_64 of Debian's package qemu-user, which
-Debian 12 has among its backports: 7.2 crashes where images are augmented).
+docs/processors.csv; `make processors` then has tools/readme.py make docs/processors.md of it. Needs data/
+(`dvc repro`) and QEMU 10 (qemu-x86_64 of Debian's package qemu-user, which Debian 12 has among its
+backports: 7.2 crashes where images are augmented).
 """
 
 import argparse
 import hashlib
-import json
 import os
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from stages.common import command, environment, params
+from stages.common import environment
 
-if __name__ == "__main__" and sys.argv[1:]:
+if __name__ == "__main__" and sys.argv[1:2] == ["--all-of"]:
     environment.prepare()
 
 import numpy as np
-import yaml
 
-from stages.common import results
-from tools import machine
+from stages.common import params, results
+from stages.common.frameworks import FRAMEWORKS
+from stages.console import command
+from stages.console.errors import UserError
+from tools import pages, projects
 
-ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "processors.md"
+TABLE = Path("docs/processors.csv")
 EMULATOR = "qemu-x86_64"
 OLDEST = 10
-EMULATED = {"Intel Haswell": "Haswell", "AMD EPYC Milan": "EPYC-Milan"}
-"""Processors and what QEMU calls them."""
-
+EMULATED = {"haswell": ("Intel Haswell", "Haswell"), "milan": ("AMD EPYC Milan", "EPYC-Milan")}
+"""Processors by their part of a column's name, what people call them, and what QEMU does."""
 PROFILES = ("portable", "fast")
-COLUMNS = [(profile, name) for profile in PROFILES for name in EMULATED]
 IMAGES, TEST_IMAGES = 192, 32  # an emulated convolution is a hundred times slower
-TIMED_IMAGES, REPEATS = 6_000, 3
-HEAD = """# The same bits on other processors
+TIMED_IMAGES, REPEATS = 20_000, 5
+SHORTEST = 1.0
+"""Seconds of a run; the times of shorter ones vary more than the profiles differ, and are not shown."""
 
-Written by `make processors`: every model trained natively and on emulated processors, and the weights and
-predictions compared byte by byte. A number is the largest difference between two probabilities.
 
-Native: {machine}.
-Emulated by QEMU {emulator}, which has no AVX-512. One epoch of {images} images; networks hold {held_out} of
-them out. The fingerprint is the beginning of the SHA-256 checksum of the weights and predictions in
-`portable`, to compare with other machines that run `make processors`. The last column compares the profiles
-natively: one epoch of {timed} images, medians of {repeats} runs, which are so short that they differ by up
-to a third from one time to the next.
+@dataclass(frozen=True)
+class Row:
+    """A line of docs/processors.csv.
 
-| model | portable: fingerprint | {columns} | portable: time against fast |
-| --- | --- |{rules} --- |
-"""
-TAIL = """
-`portable` pins the instructions of PyTorch, MKL, oneDNN, OpenBLAS and NumPy to AVX2 and FMA:
-[stages/common/environment.py](../stages/common/environment.py). `fast` leaves the choice to them. oneDNN,
-which multiplies and convolves for TensorFlow and convolves for PyTorch, and OpenBLAS, which multiplies for
-NumPy and scikit-learn, choose by the instructions alone; MKL, which multiplies for PyTorch, by the
-processor's maker too, and what `portable` makes it use everywhere is slower. The nearest neighbours are
-whole numbers and cannot differ.
+    fingerprint: the beginning of the SHA-256 checksum of weights and predictions in `portable`.
+    <profile>_<processor>: what `difference` finds between the native and an emulated run. Seconds: medians of
+    native runs; cost: portable's over fast's, median, least and most of pairs.
+    """
 
-Processors' own estimates of reciprocal roots (RSQRTPS) differ between makers, and TensorFlow's batch
-normalization starts from one: [stages/models/tensorflow.py](../stages/models/tensorflow.py) divides by the
-root instead.
-
-Neither emulated processor has AVX-512 or AMX. Where the native one does (the best of `avx2`, `avx512f` and
-`amx_tile` stands in its line), 'identical' under `portable` holds with them and without. AMX multiplies
-bfloat16 and small whole numbers, so only `precision: bfloat16` uses it, which `portable` refuses
-and `precision: auto` does not choose there.
-"""
+    model: str
+    fingerprint: str
+    portable_haswell: str
+    portable_milan: str
+    fast_haswell: str
+    fast_milan: str
+    fast_seconds: float | None
+    cost: float | None
+    cost_low: float | None
+    cost_high: float | None
+    machine: str
+    emulator: str
 
 
 def main() -> None:
@@ -86,21 +78,17 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("models", nargs="*", metavar="framework/model", help="all, if none is named")
-    everything = list(models(params.parse((ROOT / "params.yaml").read_text(encoding="utf-8"))))
-    chosen = parser.parse_args().models or everything
-    if unknown := set(chosen) - set(everything):
-        sys.exit(f"error: {', '.join(sorted(unknown))} unknown; params.yaml has {', '.join(everything)}")
+    chosen = projects.chosen(parser.parse_args().models)
     if shutil.which(EMULATOR) is None:
-        sys.exit(f"error: {EMULATOR} is missing: install Debian's package qemu-user")
-    elif int(emulator_version().partition(".")[0]) < OLDEST:
-        sys.exit(f"error: QEMU {emulator_version()} crashes on some models: install {OLDEST} or later")
-    else:
-        if not (ROOT / "data" / "train_images.npy").is_file():
-            sys.exit("error: data/ is empty: run `dvc repro download_mnist` first")
-        kept = {} if set(chosen) == set(everything) else kept_rows(PAGE.read_text(encoding="utf-8"))
-        rows = kept | new_rows(chosen)
-        text = head() + "".join(rows[model] for model in everything if model in rows) + TAIL
-        PAGE.write_text(text, encoding="utf-8")
+        raise UserError(f"{EMULATOR} is missing: install Debian's package qemu-user")
+    version = emulator_version()
+    if int(version.partition(".")[0]) < OLDEST:
+        raise UserError(f"QEMU {version} crashes on some models: install {OLDEST} or later")
+    with tempfile.TemporaryDirectory() as folder:
+        found, costs = compare_processors(Path(folder), chosen), compare_profiles(Path(folder), chosen)
+    about = {"machine": pages.this_machine(), "emulator": f"QEMU {version}"}
+    rows = [Row(model, **found[model], **costs[model], **about) for model in chosen]
+    pages.keep_rows(TABLE, rows, projects.models())
 
 
 def train_all(framework: str) -> None:
@@ -112,124 +100,75 @@ def train_all(framework: str) -> None:
 
 
 def emulator_version() -> str:
-    """The emulator's version, such as 10.0: what is mended after it decides no instruction."""
+    """The emulator's version, such as 10.0: the patch version is irrelevant here."""
     text = subprocess.run([EMULATOR, "--version"], capture_output=True, text=True, check=True).stdout
     return text.split()[2].rpartition(".")[0]  # qemu-x86_64 version 10.0.2 (Debian …
 
 
-def head() -> str:
-    """The page's beginning: what is compared with what, and the columns."""
-    columns = [f"{profile}: {name}" for profile, name in COLUMNS]
-    return HEAD.format(
-        machine=machine.describe(),
-        emulator=emulator_version(),
-        images=IMAGES,
-        held_out=IMAGES // 3,
-        timed=f"{TIMED_IMAGES:,}",
-        repeats=REPEATS,
-        columns=" | ".join(columns),
-        rules=" --- |" * len(columns),
-    )
-
-
-def kept_rows(page: str) -> dict[str, str]:
-    """The rows of an earlier page, by model. Raises UserError unless it begins as one written here."""
-    for there, here in zip(page.splitlines(), head().splitlines(), strict=False):
-        if there != here:
-            raise command.UserError(
-                f"{PAGE.relative_to(ROOT)} was written elsewhere, where it says '{there}' and not '{here}': "
-                "name no models, to try all"
-            )
-    rows = page.removeprefix(head()).partition("\n\n")[0].splitlines()
-    return {row.split("|")[1].strip(): f"{row}\n" for row in rows}
-
-
-def new_rows(chosen: Iterable[str]) -> dict[str, str]:
-    """Try the chosen models; their rows by model."""
-    with tempfile.TemporaryDirectory() as folder:
-        differences = compare_processors(Path(folder), chosen)
-        costs = compare_profiles(Path(folder), chosen)
-    return {
-        model: f"| {model} | {' | '.join(texts)} | {costs[model]:.2f} × |\n"
-        for model, texts in differences.items()
-    }
-
-
-def compare_processors(folder: Path, chosen: Iterable[str]) -> dict[str, list[str]]:
+def compare_processors(folder: Path, chosen: list[str]) -> dict[str, dict[str, str]]:
     """For each chosen model its fingerprint in portable, and what `difference` finds in each column."""
-    content, arrays = short_epoch(IMAGES, chosen), first_images(IMAGES, TEST_IMAGES)
-    frameworks = frameworks_of(content)
-
-    def project(profile: str, name: str) -> Path:
-        return lay_out(folder / profile / name, {**content, "profile": profile}, arrays)
-
+    data = projects.resize(folder / "few", IMAGES, TEST_IMAGES)
+    found: dict[str, dict[str, str]] = {model: {} for model in chosen}
     for profile in PROFILES:
-        for framework in frameworks:
-            train(project(profile, "native"), framework)
-        for name, processor in EMULATED.items():
+        content = short_epoch(chosen, profile)
+        native = projects.lay_out(folder / profile, content, data)
+        for framework in frameworks_of(content):
+            train(native, framework)
+        if profile == "portable":
+            for model in chosen:
+                found[model]["fingerprint"] = fingerprint(native, model)
+        for short, (name, processor) in EMULATED.items():
             print(f"{profile}, {name}", flush=True)
-            two_at_once(partial(train, project(profile, name), processor=processor), frameworks)
-    pairs = [(folder / profile / "native", folder / profile / name) for profile, name in COLUMNS]
-    return {
-        model: [fingerprint(pairs[0][0], model)] + [difference(*pair, model) for pair in pairs]
-        for model in models(content)
-    }
+            emulated = projects.lay_out(folder / f"{profile}-{short}", content, data)
+            with ThreadPoolExecutor(2) as pool:  # an emulator spends most of its time on one thread
+                list(pool.map(partial(train, emulated, processor=processor), frameworks_of(content)))
+            for model in chosen:
+                found[model][f"{profile}_{short}"] = difference(native, emulated, model)
+    return found
 
 
-def two_at_once(do: Callable[[Any], None], things: Iterable[Any]) -> None:
-    """Call `do` with each thing: an emulator spends most of its time on one thread."""
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(do, things))
-
-
-def compare_profiles(folder: Path, chosen: Iterable[str]) -> dict[str, float]:
-    """For each chosen model its time in portable over that in fast, medians of alternating runs."""
-    content, arrays = short_epoch(TIMED_IMAGES, chosen), first_images(TIMED_IMAGES, TEST_IMAGES)
+def compare_profiles(folder: Path, chosen: list[str]) -> dict[str, dict[str, float]]:
+    """For each chosen model its time in fast, and portable's over it, of alternating native runs."""
+    data = projects.resize(folder / "more", TIMED_IMAGES, TEST_IMAGES)
     seconds: dict[tuple[str, str], list[float]] = {}
+    for profile in PROFILES:
+        projects.lay_out(folder / f"timed-{profile}", content := short_epoch(chosen, profile), data)
     for _ in range(REPEATS):
         for profile in PROFILES:
-            project = lay_out(folder / f"timed-{profile}", {**content, "profile": profile}, arrays)
+            project = folder / f"timed-{profile}"
             for framework in frameworks_of(content):
                 train(project, framework)
-            for model in models(content):
-                timings = json.loads((project / f"outputs/timings/{model}.json").read_text())
-                total = timings["training_seconds"] + timings["prediction_seconds"]
+            for model in chosen:
+                path = project / results.timings(*model.split("/"))
+                timings = results.Timings.model_validate_json(path.read_bytes())
+                total = timings.training_seconds + timings.prediction_seconds
                 seconds.setdefault((profile, model), []).append(total)
-    medians = {key: statistics.median(values) for key, values in seconds.items()}
-    return {model: medians["portable", model] / medians["fast", model] for model in models(content)}
+    costs = {}
+    for model in chosen:
+        fast = seconds["fast", model]
+        ratios = [slow / quick for slow, quick in zip(seconds["portable", model], fast, strict=True)]
+        middle, low, high = statistics.median(ratios), min(ratios), max(ratios)
+        costs[model] = {"cost": round(middle, 3), "cost_low": round(low, 3), "cost_high": round(high, 3)}
+        costs[model]["fast_seconds"] = statistics.median(fast)
+    return costs
 
 
-def short_epoch(images: int, chosen: Iterable[str]) -> dict[str, Any]:
-    """The project's parameters for one epoch of a few images, and only the chosen models."""
-    content = params.parse((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    content["device"] = "cpu"
-    content["data"]["validation_images"] = images // 3
-    for framework in results.FRAMEWORKS:
-        content[framework] = {
+def short_epoch(chosen: list[str], profile: str) -> dict[str, Any]:
+    """The project's parameters for one epoch on the processor, and only the chosen models."""
+    content = projects.changed({"profile": profile, "data.validation": "1/3"})
+    content["device"] = dict.fromkeys(content["device"], "cpu")
+    for framework in FRAMEWORKS:
+        entries = content[framework] = {
             name: entry for name, entry in content[framework].items() if f"{framework}/{name}" in chosen
         }
-    for framework in results.WITH_EPOCHS:
-        for settings in content[framework].values():
-            settings.update(epochs=1, batch_size=64, validation_images=images // 3)
+        for entry in filter(projects.is_network, entries.values()):
+            entry.update(epochs=1, batch_size=64)
     return content
 
 
-def first_images(images: int, test_images: int) -> dict[str, np.ndarray]:
-    """The first images of data/ and their labels."""
-    return {
-        f"{part}_{kind}": np.load(ROOT / "data" / f"{part}_{kind}.npy", mmap_mode="r")[:count]
-        for part, count in (("train", images), ("test", test_images))
-        for kind in ("images", "labels")
-    }
-
-
-def lay_out(project: Path, content: dict[str, Any], arrays: dict[str, np.ndarray]) -> Path:
-    """A folder with what a training stage reads: these parameters and these arrays of data/."""
-    (project / "data").mkdir(parents=True, exist_ok=True)
-    (project / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    for name, array in arrays.items():
-        np.save(project / "data" / f"{name}.npy", array)
-    return project
+def frameworks_of(content: dict[str, Any]) -> list[str]:
+    """The frameworks that have models in some parameters."""
+    return [framework for framework in FRAMEWORKS if content[framework]]
 
 
 def train(project: Path, framework: str, processor: str | None = None) -> None:
@@ -239,9 +178,9 @@ def train(project: Path, framework: str, processor: str | None = None) -> None:
     """
     emulator = [EMULATOR, "-cpu", processor] if processor else []
     run = subprocess.run(
-        [*emulator, *trainer(framework)],
+        [*emulator, sys.executable, "-m", "tools.processors", "--all-of", framework],
         cwd=project,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": ""},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -251,25 +190,9 @@ def train(project: Path, framework: str, processor: str | None = None) -> None:
         raise RuntimeError(f"{framework} on {processor or 'this processor'} failed:\n{end}")
 
 
-def trainer(framework: str) -> list[str]:
-    """The command that trains all models of a framework in the current folder."""
-    return [sys.executable, "-m", "tools.processors", "--all-of", framework]
-
-
-def frameworks_of(content: dict[str, Any]) -> list[str]:
-    """The frameworks that have models in some parameters."""
-    return [framework for framework in results.FRAMEWORKS if content[framework]]
-
-
-def models(content: dict[str, Any]) -> Iterator[str]:
-    """Every model of some parameters, such as pytorch/mlp."""
-    return (f"{framework}/{model}" for framework in results.FRAMEWORKS for model in content[framework])
-
-
 def fingerprint(project: Path, model: str) -> str:
     """The beginning of the checksum of a model's weights and predictions in `project`."""
-    checksum = hashlib.sha256(b"".join(path.read_bytes() for path in trained(project, model)))
-    return f"`{checksum.hexdigest()[:12]}`"
+    return hashlib.sha256(b"".join(path.read_bytes() for path in trained(project, model))).hexdigest()[:12]
 
 
 def difference(native: Path, emulated: Path, model: str) -> str:
@@ -286,8 +209,42 @@ def difference(native: Path, emulated: Path, model: str) -> str:
 
 def trained(project: Path, model: str) -> tuple[Path, Path]:
     """The files of a model's weights and of its predictions."""
-    (weights,) = (project / "outputs" / "models").glob(f"{model}.*")
-    return weights, project / "outputs" / "predictions" / f"{model}.npy"
+    framework, name = model.split("/")
+    folder = project / results.folder(framework, name)
+    (weights,) = (*folder.glob("weights.*"), *folder.glob("classifier.*"))
+    return weights, project / results.predictions(framework, name)
+
+
+def page() -> str:
+    """The text of docs/processors.md, of docs/processors.csv."""
+    rows = pages.read_rows(TABLE, Row)
+    columns = [(profile, one) for profile in PROFILES for one in EMULATED]
+    heads = [
+        "model",
+        "portable: fingerprint",
+        *(f"{profile}: {EMULATED[one][0]}" for profile, one in columns),
+    ]
+    cells = []
+    for row in rows:
+        found = (getattr(row, "_".join(column)) for column in columns)
+        cells.append([row.model, f"`{row.fingerprint}`", *found, cost(row)])
+    return pages.fill(
+        "processors.md",
+        table=pages.table([*heads, "portable: time against fast"], cells, texts=len(heads)),
+        machine=pages.machines(rows),
+        emulator="; ".join(sorted({row.emulator for row in rows})),
+        images=IMAGES,
+        timed=f"{TIMED_IMAGES:,}",
+        repeats=REPEATS,
+        shortest=f"{SHORTEST:g}",
+    )
+
+
+def cost(row: Row) -> str:
+    """How many times as long `portable` takes, if it was timed well enough to say."""
+    if row.fast_seconds is None or row.fast_seconds < SHORTEST:
+        return ""
+    return f"{row.cost:.2f} × ({row.cost_low:.2f}–{row.cost_high:.2f})"
 
 
 if __name__ == "__main__":

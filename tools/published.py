@@ -1,166 +1,105 @@
 """Put what others report, and how well-known programs train, beside this pipeline.
 
-    make published      (python -m tools.published --measure)
-    make readme         writes the page again with the pipeline's present accuracies
+    make published                      all programs
+    make published PROGRAMS=sklearn     those of tools/well_known/sklearn.py; the others keep their rows
 
-Writes docs/published.md from outputs/{metrics,timings}/ and docs/published.csv. `--measure` writes that
-first: it trains well-known programs (tools/well_known/) and models of params.yaml one after the other, on
-the processor, each in a process of its own, in some twenty minutes.
+Trains well-known programs one after the other on the processor, each in a process of its
+own, in some twenty minutes, and writes docs/published.csv; `make published` then has tools/readme.py write
+docs/published.md, of this, of docs/reports.csv, of docs/speed.csv and of the pipeline's results.
 """
 
 import argparse
-import csv
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-from stages.common import command, dataset, params, results
-from tools import bench, machine
+import pandas as pd
 
-TABLE = Path("docs/published.csv")
-PAGE = Path("docs/published.md")
+from stages.common import dataset
+from stages.console import command
+from stages.console.errors import UserError
+from stages.evaluation import scores, tables
+from tools import bench, pages, projects
 
-
-@dataclass(frozen=True)
-class Report:
-    """An accuracy on MNIST's test images that somebody reports, and the model here to hold against it."""
-
-    whose: str
-    what: str
-    percent: str  # or a range, whose upper end is held against the model
-    model: str
-
-
-NOTEBOOK = "a notebook with scikit-learn and Keras"
-ONE_CNN = "a project with one PyTorch network"
-THREE_WAYS = "a project with PyTorch, TensorFlow and NumPy"
-THREE_NETWORKS = "a notebook with three PyTorch networks"
-SCRIPTS = "scripts for PyTorch and TensorFlow"
-REPORTS = (
-    Report(NOTEBOOK, "logistic regression", "91.3", "sklearn/logistic_regression"),
-    Report(NOTEBOOK, "5 nearest neighbours", "96.8", "sklearn/knn_5"),
-    Report(NOTEBOOK, "random forest", "96.2", "sklearn/random_forest"),
-    Report(NOTEBOOK, "convolutional network, Keras", "98.7", "tensorflow/cnn"),
-    Report(ONE_CNN, "convolutional network, SGD, 7 epochs", "98.56", "pytorch/cnn_sgd"),
-    Report(THREE_WAYS, "convolutional network, PyTorch", "98–99", "pytorch/cnn_wide"),
-    Report(THREE_WAYS, "convolutional network, Keras", "98–99", "tensorflow/cnn_wide"),
-    Report(THREE_WAYS, "multilayer perceptron, NumPy", "92–95", "scratch/mlp_sigmoid"),
-    Report(THREE_NETWORKS, "two dense layers", "91.94", "pytorch/linear"),
-    Report(THREE_NETWORKS, "the same with a ReLU too many", "73.27", "pytorch/relu_bottleneck"),
-    Report(THREE_NETWORKS, "small VGG, 3 epochs", "98.57", "pytorch/tiny_vgg"),
-    Report(SCRIPTS, "convolutional network, PyTorch", "97–98", "pytorch/cnn_dropout"),
-    Report(SCRIPTS, "convolutional network, Keras", "97–98", "tensorflow/cnn_dropout"),
-    Report("scikit-learn's benchmark", "random forest, 100 trees", "96.8", "sklearn/random_forest"),
-    Report("scikit-learn's benchmark", "extra trees, 100 trees", "97.1", "sklearn/extra_trees"),
-    Report("scikit-learn's default", "logistic regression", "92.0", "sklearn/logistic_regression"),
-    Report("exact, by any correct program", "3 nearest neighbours", "97.05", "sklearn/knn_3"),
-    Report("exact, by any correct program", "5 nearest neighbours", "96.88", "sklearn/knn_5"),
-    Report(
-        "Nielsen, *Neural Networks and Deep Learning*",
-        "784-100-10, plain Python, 60 epochs, on validation images",
-        "98.04",
-        "scratch/mlp_relu",
-    ),
-    Report(
-        "cybertronai/schmidhuber-problems",
-        "multilayer perceptron, moved images, 79 s on a processor",
-        "98.83",
-        "pytorch/mlp_augmented",
-    ),
-    Report("tuomaso/train_mnist_fast", "0.76 s on a laptop's GPU, one epoch", "99.04", "pytorch/sprint"),
-    Report(
-        "ttdoucet/mnist",
-        "single network, mean of 10, five minutes on a P100",
-        "99.738",
-        "pytorch/champion",
-    ),
-    Report(
-        "arXiv:2008.10400",
-        "vote of three networks, epochs chosen on the test images",
-        "99.87",
-        "ensemble/vote",
-    ),
-    Report(
-        "arXiv:2008.10400",
-        "ensemble of two levels, epochs chosen on the test images",
-        "99.91",
-        "ensemble/mean",
-    ),
-)
-
-
-@dataclass(frozen=True)
-class Program:
-    """A well-known program: the module that trains as it does, and its number of epochs."""
-
-    title: str
-    module: str
-    arguments: tuple[str, ...]
-    epochs: int
-
-
-PROGRAMS = (
-    Program("pytorch/examples, `mnist`", "pytorch", ("example",), 14),
-    Program("keras.io, “Simple MNIST convnet”", "keras", (), 15),
-    Program(f"{ONE_CNN} (`cnn_sgd`)", "pytorch", ("plain_sgd",), 7),
-)
-OURS = ("pytorch/sprint", "pytorch/cnn_sgd", "tensorflow/sprint", "pytorch/pocket", "pytorch/champion")
+TABLE, REPORTS = Path("docs/published.csv"), Path("docs/reports.csv")
 GOAL = 0.99
 
 
 @dataclass(frozen=True)
+class Program:
+    """A well-known program, trained as it is published. arguments: of tools/well_known/__main__.py.
+
+    beside: the model of params.yaml that is nearest to it.
+    """
+
+    arguments: str
+    what: str
+    beside: str
+
+
+DEFAULT = "scikit-learn, as it comes"
+PROGRAMS = {
+    "pytorch/examples, `mnist`": Program("pytorch example 14", "14 epochs", "pytorch/cnn_wide"),
+    "keras.io, “Simple MNIST convnet”": Program("keras 15", "15 epochs", "tensorflow/cnn_wide"),
+    "R2's network and recipe": Program("pytorch plain_sgd 7", "7 epochs", "pytorch/cnn_sgd"),
+    "`LogisticRegression()`": Program("sklearn regression", DEFAULT, "sklearn/logistic_regression"),
+    "`RandomForestClassifier()`": Program("sklearn forest", DEFAULT, "sklearn/random_forest"),
+    "`ExtraTreesClassifier()`": Program("sklearn trees", DEFAULT, "sklearn/extra_trees"),
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """A line of docs/reports.csv: what somebody reports.
+
+    percent: an accuracy, or a range of them. here: the model or program that is held against it.
+    """
+
+    whose: str
+    what: str
+    percent: str
+    here: str
+
+
+@dataclass(frozen=True)
 class Row:
-    """A line of docs/published.csv: a program, or a model of params.yaml, trained once with seed 0."""
+    """A line of docs/published.csv: a program, trained once with seed 0."""
 
     name: str
     epochs: int
     accuracy: float  # on the test images, after the last epoch
     seconds: float  # of training, all epochs
-    seconds_to_99: float | None  # until the test accuracy is first there; of programs only
+    seconds_to_99: float | None  # until the test accuracy is first there
     machine: str
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--measure", action="store_true", help="train the well-known programs first")
-    arguments = parser.parse_args()
-    if (data := params.read("data.dataset", str)) != "mnist":
-        print(f"{PAGE} is about mnist, and params.yaml's data.dataset is {data}: left as it is")
-        return
-    if arguments.measure:
-        if not (dataset.FOLDER / "test_labels.npy").is_file():
-            raise command.UserError("data/ is empty: run `dvc repro download_mnist` first")
-        for program in PROGRAMS:
-            keep(measure_program(program))
-        for model in OURS:
-            keep(measure_ours(model))
-    PAGE.write_text(page(results.OUTPUTS, read_table()), encoding="utf-8")
+    parser.add_argument(
+        "programs", nargs="?", default="", help="how tools/well_known names them; all if left out"
+    )
+    begin = parser.parse_args().programs
+    projects.chosen([])  # are there images?
+    if (data := dataset.describe().name) != "mnist":
+        raise UserError(f"what others report is about mnist, and data/ holds {data}")
+    for name, program in PROGRAMS.items():
+        if program.arguments.startswith(begin):
+            pages.keep_rows(TABLE, [measure(name)], PROGRAMS)
 
 
-def keep(row: Row) -> None:
-    """Put a row into docs/published.csv, in place of an earlier one of the same name."""
-    known = {one.name: one for one in read_table()} | {row.name: row}
-    order = [*(program.title for program in PROGRAMS), *OURS]
-    with TABLE.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(known[name]) for name in order if name in known)
-
-
-def measure_program(program: Program) -> Row:
-    """Train as `program` does, in a process of its own."""
-    called = [sys.executable, "-m", f"tools.well_known.{program.module}", *program.arguments]
+def measure(name: str) -> Row:
+    """Train as a program does, in a process of its own."""
+    call = [sys.executable, "-m", "tools.well_known", *PROGRAMS[name].arguments.split()]
     epochs = []
-    with subprocess.Popen([*called, str(program.epochs)], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(call, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             epochs.append(json.loads(line))
-            print(f"{program.title}, epoch {len(epochs)}: {line.strip()}", flush=True)
+            print(f"{name}, {len(epochs)}: {line.strip()}", flush=True)
     if process.returncode:
-        raise command.UserError(f"{program.title} failed; see above")
-    return sum_up(program.title, epochs)
+        raise UserError(f"{name} failed; see above")
+    return sum_up(name, epochs)
 
 
 def sum_up(name: str, epochs: list[dict[str, float]]) -> Row:
@@ -173,150 +112,98 @@ def sum_up(name: str, epochs: list[dict[str, float]]) -> Row:
         accuracy=round(epochs[-1]["accuracy"], 6),
         seconds=round(sum(seconds), 2),
         seconds_to_99=round(sum(seconds[:reached]), 2) if reached else None,
-        machine=machine.describe(),
+        machine=pages.this_machine(),
     )
 
 
-def measure_ours(model: str) -> Row:
-    """Train a model of params.yaml as `dvc repro` does, in a process of its own."""
-    one = bench.run(model, bench.ROOT / "data", {"seed": 0, "device": "cpu"})
-    print(f"{model}: {one.accuracy:.2%}, {one.training_seconds:.1f} s", flush=True)
-    return Row(model, len(one.history), one.accuracy, one.training_seconds, None, machine.describe())
+def page() -> str:
+    """The text of docs/published.md."""
+    pages.need_results()
+    data = dataset.describe()
+    if data.name != "mnist":
+        raise pages.Unavailable(f"it is about mnist, and data/ holds {data.name}")
+    files = [folder / "summary.csv" for folder in (tables.TABLES, tables.COMPARISON)]
+    summary = pd.concat(tables.load_table(path, tables.SCORES["summary"]) for path in files)
+    summary = summary.fillna({"summary": ""}).set_index("model")
+    rows = [row for row in pages.read_rows(TABLE, Row) if row.name in PROGRAMS]
+    speed = pages.read_rows(bench.TABLE, bench.Row)
+    return pages.fill(
+        "published.md",
+        reports=reports_table(pages.read_rows(REPORTS, Report), summary, rows, data.counts.test),
+        programs=programs_table(rows, speed, summary),
+        ratios="\n".join(ratios(rows, speed)),
+        machines=pages.machines(rows),
+    )
 
 
-def read_table() -> list[Row]:
-    """The rows of docs/published.csv, none if there is no such file."""
-    if not TABLE.is_file():
-        return []
-    with TABLE.open(newline="", encoding="utf-8") as file:
-        return [
-            Row(
-                row["name"],
-                int(row["epochs"]),
-                float(row["accuracy"]),
-                float(row["seconds"]),
-                float(row["seconds_to_99"]) if row["seconds_to_99"] else None,
-                row["machine"],
-            )
-            for row in csv.DictReader(file)
-        ]
+def reports_table(reports: list[Report], summary: pd.DataFrame, rows: list[Row], images: int) -> str:
+    """What others report beside what the pipeline and the programs measured, as Markdown.
 
-
-def reports_table(outputs: Path) -> str:
-    """What others report beside what the pipeline measured, as Markdown."""
-    lines = [
-        "| whose | what | reported (%) | here | accuracy (%) | 95 % interval | difference |",
-        "| --- | --- | ---: | --- | ---: | :---: | ---: |",
-    ]
-    for report in REPORTS:
-        path = outputs / "metrics" / f"{report.model}.json"
-        if not path.is_file():  # the model has been removed
-            continue
-        found = json.loads(path.read_text(encoding="utf-8"))
-        reported = float(report.percent.rpartition("–")[2])
-        accuracy, low, high = (100 * found[key] for key in ("accuracy", "accuracy_low", "accuracy_high"))
-        lines.append(
-            f"| {report.whose} | {report.what} | {report.percent} | `{report.model}` | {accuracy:.2f} "
-            f"| {low:.2f} – {high:.2f} | {accuracy - reported:+.2f} |"
-        )
-    return "\n".join(lines)
-
-
-def programs_table(rows: Iterable[Row]) -> str:
-    """The programs and models, timed, as Markdown, the fastest last."""
-    lines = [
-        "| program or model | epochs | test accuracy (%) | training (s) | s an epoch | s to 99 % |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for row in sorted(rows, key=lambda row: -row.seconds):
-        name = row.name if " " in row.name else f"`{row.name}`"
-        first = "" if row.seconds_to_99 is None else f"{row.seconds_to_99:.1f}"
-        lines.append(
-            f"| {name} | {row.epochs} | {100 * row.accuracy:.2f} | {row.seconds:.1f} "
-            f"| {row.seconds / row.epochs:.1f} | {first} |"
-        )
-    return "\n".join(lines)
-
-
-def ratios(rows: Iterable[Row], accuracies: dict[str, tuple[float, float]]) -> str:
-    """For each program, the fastest models that are as accurate, and that reach GOAL, as Markdown.
-
-    accuracies: the models' means and standard deviations over several seeds; one run's is a matter of
-    chance, so the mean must be above by a standard deviation.
+    summary: of all models and ensembles, by model. images: how many test images there are.
     """
-    ours = [row for row in rows if row.name in OURS]
+    measured = {row.name: row.accuracy for row in rows}
+    cells = []
+    for report in reports:
+        if report.here in measured:
+            accuracy, what = measured[report.here], PROGRAMS[report.here].what
+            low, high = map(float, scores.wilson_interval(round(accuracy * images), images))
+        elif report.here in summary.index:
+            found = summary.loc[report.here]
+            accuracy, low, high, what = found.accuracy, found.accuracy_low, found.accuracy_high, found.summary
+        else:  # not measured, or removed from params.yaml
+            continue
+        reported = float(report.percent.rpartition("–")[2])
+        accuracy, low, high = 100 * accuracy, 100 * low, 100 * high
+        figures = f"{accuracy:.2f}", f"{low:.2f} – {high:.2f}", f"{accuracy - reported:+.2f}"
+        name = report.here if report.here in PROGRAMS else f"`{report.here}`"
+        cells.append([report.whose, report.what, name, what, report.percent, *figures])
+    return pages.rows(cells)
+
+
+def programs_table(rows: list[Row], speed: list[bench.Row], summary: pd.DataFrame) -> str:
+    """Each program and the model that is nearest to it, timed on the same machine, as Markdown."""
+    ours = {(row.model, row.machine): row for row in speed}
+    cells = []
+    for row in rows:
+        program = PROGRAMS[row.name]
+        compared = [(row.name, program.what, row.accuracy, row.seconds, row.seconds_to_99)]
+        if model := ours.get((program.beside, row.machine)):
+            what = summary.summary.get(program.beside, "")
+            seconds = model.training_seconds, model.seconds_to_99
+            compared.append((f"`{model.model}`", what, model.accuracy_mean, *seconds))
+        for name, what, accuracy, seconds, to_99 in compared:
+            cells.append([name, what, f"{100 * accuracy:.2f}", f"{seconds:.1f}", pages.figure(to_99, ".1f")])
+    return pages.rows(cells)
+
+
+def ratios(rows: list[Row], speed: list[bench.Row]) -> list[str]:
+    """For each program, the fastest models that are as accurate, and that reach GOAL, as a Markdown list.
+
+    Of several seeds on the same machine: a model is as accurate if its mean, less a standard deviation, is.
+    """
     lines = []
-    for program in (row for row in rows if row.name not in OURS):
+    for program in rows:
         for accuracy, seconds in ((program.accuracy, program.seconds), (GOAL, program.seconds_to_99)):
             if seconds is None:
                 continue
-            line = f"- {program.name}: {100 * accuracy:.4g} % after {seconds:.0f} s. "
-            equal = [row for row in ours if accuracies[row.name][0] - accuracies[row.name][1] >= accuracy]
+            line = f"- {program.name}: {100 * accuracy:.4g} % after {seconds:.3g} s. "
+            equal = [
+                row
+                for row in speed
+                if row.machine == program.machine
+                and row.accuracy_sd is not None
+                and row.accuracy_mean - row.accuracy_sd >= accuracy
+            ]
             if equal:
-                best = min(equal, key=lambda row: row.seconds)
-                mean, _ = accuracies[best.name]
-                line += (
-                    f"`{best.name}`, {100 * mean:.2f} % on average: {best.seconds:.1f} s, "
-                    f"{seconds / best.seconds:.1f} times as fast."
-                )
+                best = min(equal, key=lambda row: row.training_seconds)
+                times = float(f"{seconds / best.training_seconds:.1g}")  # one digit
+                line += f"`{best.model}`, {100 * best.accuracy_mean:.2f} % on average: "
+                line += f"{best.training_seconds:.1f} s, about {times:g} times as fast."
             else:
-                line += "None of these models is as accurate."
+                line += "None of these models is as accurate, or none was timed on this machine."
             lines.append(line)
-    return "\n".join(lines)
+    return lines
 
-
-def page(outputs: Path, rows: list[Row]) -> str:
-    """The text of docs/published.md."""
-    accuracies = {
-        row["model"]: (float(row["accuracy_mean"]), float(row["accuracy_sd"] or 0))
-        for row in bench.read_table(bench.TABLE)
-    }
-    return TEXT.format(
-        reports=reports_table(outputs),
-        programs=programs_table(rows),
-        ratios=ratios(rows, accuracies),
-        machines="; ".join(sorted({row.machine for row in rows})),
-    )
-
-
-TEXT = """\
-# What others report, and how long their programs train
-
-Written by `make published`, and again by `make readme`.
-
-## Accuracies
-
-{reports}
-
-On MNIST's 10,000 test images, but where another thing is said; the difference is in percentage points, to
-the upper end of a range. Ours are of one run, with seed 0; [speed.md](speed.md) has means over several. The
-flaw of the network with a ReLU too many is kept on purpose, and its accuracy is a matter of the first
-weights. The interval tells how far an accuracy would move with other test images: a difference of less than
-half its width means little.
-
-## Seconds
-
-Two programs that many learn from, and one of the projects above, their recipes written anew in
-[tools/well_known/](../tools/well_known) and trained here beside models of params.yaml, each alone on the
-processor, with the same threads and environment variables. The programs compute in float32, as they are
-published; of ours, those whose entry says `precision: auto` take bfloat16 where the processor has units for
-it (AMX), which is part of why they are fast.
-
-{programs}
-
-{ratios}
-
-Measured on: {machines}.
-
-One run each, with seed 0; seconds of training from images in memory, without
-imports and tests. *s to 99 %* is the training until the end of the first epoch after which the program is
-right about 99 % of the test images: to look there for the epoch is to the program's advantage, so it is not
-done with ours, which are tested once, at the end. The list names, for each program at its end and at 99 %,
-the fastest of these models whose mean accuracy in speed.md, less its standard deviation, is not below.
-
-Where the time of `pytorch/examples` goes: `torchvision`'s data set turns every image into a picture and back
-in Python, and the convolutions, of 32 and 64 channels, see images that are not pooled yet.
-"""
 
 if __name__ == "__main__":
     command.run(main)

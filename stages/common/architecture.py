@@ -1,19 +1,18 @@
-"""Networks as data: the layer lists of params.yaml, their shapes and their size.
+"""Networks as data: the layer lists of architectures.yaml, their shapes and their size.
 
 PyTorch, Keras and NumPy build the same network from the same list. What the last layer
-hands on are the ten logits; softmax belongs to the loss and to `predict_proba`.
+hands on is a logit for each class; softmax belongs to the loss and to `predict_proba`.
 """
 
+from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field, TypeAdapter
 
-from stages.common.dataset import CLASSES, IMAGE_SIZE
+from stages.common.dataset import SIZES
 from stages.common.params import Number, Positive, Section
-
-IMAGE_SHAPE = (1, IMAGE_SIZE, IMAGE_SIZE)  # channels, rows, columns
 
 Shape = tuple[int, int, int] | tuple[int]
 """What a layer hands on for one image: (channels, rows, columns) or (units,)."""
@@ -24,9 +23,9 @@ class Conv(Section):
 
     kind: Literal["conv"]
     filters: Positive
-    kernel: Annotated[Positive, Field(le=2 * IMAGE_SIZE - 1)]  # from any pixel it reaches all others
+    kernel: Annotated[Positive, Field(le=2 * SIZES[1] - 1)]  # from any pixel it reaches all others
     padding: Literal["same", "valid"]
-    stride: Annotated[Positive, Field(le=IMAGE_SIZE)] = 1
+    stride: Annotated[Positive, Field(le=SIZES[1])] = 1
 
     def output_shape(self, shape: Shape) -> Shape:
         _, rows, columns = _image(shape)
@@ -75,10 +74,13 @@ class MaxPool(Section):
 
 
 class Dense(Section):
-    """Matrix product and bias over everything that comes in: an image is flattened first."""
+    """Matrix product and bias over everything that comes in: an image is flattened first.
+
+    `classes` units are as many as the data set has classes.
+    """
 
     kind: Literal["dense"]
-    units: Positive
+    units: Positive | Literal["classes"]
 
     def output_shape(self, shape: Shape) -> Shape:
         return (self.units,)
@@ -169,56 +171,109 @@ Layer = Annotated[
     Annotated[Conv | MaxPool | Dense | Dropout | BatchNorm | Activation, Field(discriminator="kind")],
     BeforeValidator(_spell_out),
 ]
+Layers = tuple[Layer, ...]
 
 
-def _fits(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    if shapes(layers)[-1:] != [(CLASSES,)]:
-        raise ValueError(f"the last layer that changes the shape must be dense: {CLASSES}")
-    return layers
+@dataclass(frozen=True)
+class Architecture:
+    """Layers that fit each other and the images. input_shape: of one image (channels, rows, columns)."""
+
+    layers: Layers
+    input_shape: tuple[int, int, int]
 
 
-Architecture = Annotated[tuple[Layer, ...], AfterValidator(_fits)]
+def parse(layers: Any) -> Layers:
+    """The layers of a list as architectures.yaml has it. Raises ValueError (pydantic's) if one is no
+    layer."""
+    return TypeAdapter(Layers).validate_python(layers)
 
 
-def shapes(layers: Architecture) -> list[Shape]:
-    """The output shape of each layer, in order, for one image of 1×28×28.
+def fit(layers: Layers, image_size: tuple[int, int], classes: int) -> Architecture:
+    """The architecture of these layers for images of `image_size` (rows, columns).
+
+    Raises ValueError if a layer cannot take what the one before hands on or the last does not give a logit
+    for each class.
+    """
+    counted = tuple(
+        layer.model_copy(update={"units": classes}) if getattr(layer, "units", None) == "classes" else layer
+        for layer in layers
+    )
+    architecture = Architecture(counted, (1, *image_size))
+    if shapes(architecture)[-1:] != [(classes,)]:
+        raise ValueError(
+            "the last layer that changes the shape must be dense: classes"
+            f" (or dense: {classes}, the number of classes of this data set)"
+        )
+    return architecture
+
+
+def shapes(architecture: Architecture) -> list[Shape]:
+    """The output shape of each layer, in order, for one image.
 
     Raises ValueError if a layer cannot take what the one before hands on.
     """
     result: list[Shape] = []
-    for number, layer in enumerate(layers):
+    for number, layer in enumerate(architecture.layers):
         try:
-            result.append(layer.output_shape(result[-1] if result else IMAGE_SHAPE))
+            result.append(layer.output_shape(result[-1] if result else architecture.input_shape))
         except ValueError as error:
             raise ValueError(f"layer {number}: {error}") from None
     return result
 
 
-def parameter_counts(layers: Architecture) -> list[int]:
+def input_shapes(architecture: Architecture) -> list[Shape]:
+    """What each layer is given, in order, for one image."""
+    return [architecture.input_shape, *shapes(architecture)][: len(architecture.layers)]
+
+
+def parameter_counts(architecture: Architecture) -> list[int]:
     """The number of trained weights and biases of each layer, in order."""
-    inputs = [IMAGE_SHAPE, *shapes(layers)]
-    return [layer.parameters(shape) for layer, shape in zip(layers, inputs, strict=False)]
+    inputs = input_shapes(architecture)
+    return [layer.parameters(shape) for layer, shape in zip(architecture.layers, inputs, strict=True)]
 
 
-def pool_first(layers: Architecture) -> Architecture:
-    """The same network with max pooling before the ReLU that it follows.
+def weight_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a trained network's arrays: the one layout of weights.safetensors.
+
+    In `3.dense.weights` the number is the layer's place in the list. Images are (rows, columns, channels):
+    filters are
+    (k, k, channels, filters), and the first dense layer takes the pixels in that order, (inputs, units).
+    """
+    arrays: dict[str, tuple[int, ...]] = {}
+    for place, (layer, shape) in enumerate(zip(architecture.layers, input_shapes(architecture), strict=True)):
+        match layer:
+            case Conv():
+                weights = (layer.kernel, layer.kernel, shape[0], layer.filters)
+                of_layer = {"weights": weights, "biases": weights[3:]}
+            case Dense():
+                of_layer = {"weights": (prod(shape), layer.units), "biases": (layer.units,)}
+            case BatchNorm():
+                of_layer = dict.fromkeys(("scale", "shift", "mean", "variance"), shape[:1])
+            case _:
+                of_layer = {}
+        arrays |= {f"{place}.{layer.kind}.{name}": of_array for name, of_array in of_layer.items()}
+    return arrays
+
+
+def pool_first(architecture: Architecture) -> list[tuple[int, Layer]]:
+    """The layers with their places in the list, max pooling before the ReLU that it follows.
 
     ReLU and the maximum commute: outputs and gradients stay the same to the bit, and ReLU has a
     quarter of the values to work on. Of sigmoid and tanh, different values may have equal ones.
     """
-    result = list(layers)
-    for i, (layer, following) in enumerate(pairwise(layers)):
+    result = list(enumerate(architecture.layers))
+    for i, ((_, layer), (_, following)) in enumerate(pairwise(result)):
         if isinstance(layer, Activation) and layer.kind == "relu" and isinstance(following, MaxPool):
-            result[i : i + 2] = following, layer
-    return tuple(result)
+            result[i : i + 2] = result[i + 1], result[i]
+    return result
 
 
-def describe(layers: Architecture) -> str:
+def describe(architecture: Architecture) -> str:
     """A table for people: a line a layer with its output shape and parameters, then the sum."""
-    counts = parameter_counts(layers)
+    counts = parameter_counts(architecture)
     rows = [
         (str(layer), "×".join(map(str, shape)), f"{count:,}" if count else "")
-        for layer, shape, count in zip(layers, shapes(layers), counts, strict=True)
+        for layer, shape, count in zip(architecture.layers, shapes(architecture), counts, strict=True)
     ]
     rows = [("layer", "output", "parameters"), *rows, ("in all", "", f"{sum(counts):,}")]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

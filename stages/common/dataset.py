@@ -1,23 +1,69 @@
-"""The images and labels in data/, as the trainers and `evaluate` see them."""
+"""The images and labels in data/, and what data/dataset.json says about them."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
 
-from stages.common.command import UserError
 from stages.common.files import load_array
+from stages.common.params import Section
+from stages.console.errors import UserError, reading
 
 FOLDER = Path("data")
-IMAGE_SIZE = 28
-CLASSES = 10
+SIZES = 8, 64
+"""The least and the most rows or columns of an image."""
+CLASSES = 2, 100
+"""The least and the most classes."""
 Levels = TypeVar("Levels")
+
+Name = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^\S(.*\S)?$")]
+Size = Annotated[int, Field(strict=True, ge=SIZES[0], le=SIZES[1])]
+Count = Annotated[int, Field(strict=True, ge=1)]
+
+
+class Counts(Section):
+    """How many images there are."""
+
+    train: Count
+    test: Count
+
+
+class Dataset(Section):
+    """What data/dataset.json holds: all that a stage needs to know of the data beside the arrays.
+
+    classes: their names, in the order of the labels. image_size: rows and columns. ground: the gray level
+    of the background, 0 to 255.
+    """
+
+    name: str
+    classes: Annotated[tuple[Name, ...], Field(min_length=CLASSES[0], max_length=CLASSES[1])]
+    image_size: tuple[Size, Size]
+    ground: Annotated[int, Field(strict=True, ge=0, le=255)]
+    counts: Counts
+
+
+def describe() -> Dataset:
+    """The content of data/dataset.json. Raises UserError, naming the file, if it is missing or something
+    else."""
+    path = FOLDER / "dataset.json"
+    with reading(path, "does not describe a data set"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            described = TypeAdapter(Dataset).validate_python(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        if len(set(described.classes)) < len(described.classes):
+            raise ValueError("two classes have the same name")
+    return described
 
 
 @dataclass(frozen=True)
 class Split:
-    """Training and held-out images, uint8 (n, 28, 28), and their labels, uint8 (n,), 0–9."""
+    """Training and held-out images, uint8 (n, rows, columns), and their labels, uint8 (n,)."""
 
     train_images: np.ndarray
     train_labels: np.ndarray
@@ -25,28 +71,48 @@ class Split:
     validation_labels: np.ndarray
 
 
-def load_training(held_out: int) -> Split:
-    """The training images, the last `held_out` of them set apart for validation.
+def load_training(validation: float) -> Split:
+    """The training images, those that `validation` (a count or a share) holds out set apart.
 
-    Raises UserError if a file is missing or damaged or fewer than one image is left to train on.
+    Raises UserError if a file is missing or damaged or no image is left to train on.
     """
     images, labels = _load("train")
-    if held_out >= len(images):
+    count = round(validation * len(images)) if validation < 1 else int(validation)
+    if count >= len(images):
         raise UserError(
-            f"params.yaml: validation_images (the model's own, or that of data) is {held_out}, but there "
+            f"params.yaml: validation (the model's own, or that of data) is {count}, but there "
             f"are {len(images)} training images: hold out at most {len(images) - 1}"
         )
-    kept = len(images) - held_out
-    return Split(images[:kept], labels[:kept], images[kept:], labels[kept:])
+    apart = held_out(labels, count)
+    if not count:  # without a copy
+        return Split(images, labels, images[:0], labels[:0])
+    return Split(images[~apart], labels[~apart], images[apart], labels[apart])
+
+
+def held_out(labels: np.ndarray, count: int) -> np.ndarray:
+    """Which `count` of the training images with these labels, uint8 (n,), are held out, bool (n,).
+
+    Drawn class by class, each class about the same share, by a fixed generator: the same images for every
+    model and seed, and those of a smaller count are among those of a larger one.
+    """
+    generator = np.random.default_rng(0)
+    order = generator.permutation(len(labels))
+    rank = np.empty(len(labels))  # of an image among those of its class, as a share of them
+    for label in np.unique(labels):
+        of_class = order[labels[order] == label]
+        rank[of_class] = (np.arange(len(of_class)) + 0.5) / len(of_class)
+    chosen = np.zeros(len(labels), bool)
+    chosen[order[np.argsort(rank[order], kind="stable")[:count]]] = True
+    return chosen
 
 
 def load_test_images() -> np.ndarray:
-    """The test images, uint8 (n, 28, 28), as the trainers see them: without labels."""
+    """The test images, uint8 (n, rows, columns), as the trainers see them: without labels."""
     return _load_images("test")
 
 
 def load_test() -> tuple[np.ndarray, np.ndarray]:
-    """The test images, uint8 (n, 28, 28), and their labels, uint8 (n,), for what draws them.
+    """The test images, uint8 (n, rows, columns), and their labels, uint8 (n,).
 
     Raises UserError if a file is missing or damaged.
     """
@@ -54,11 +120,11 @@ def load_test() -> tuple[np.ndarray, np.ndarray]:
 
 
 def load_labels(part: str) -> np.ndarray:
-    """The labels of `part` (train or test), uint8 (n,), 0–9."""
-    path = FOLDER / f"{part}_labels.npy"
+    """The labels of `part` (train or test), uint8 (n,), each a place in the list of classes."""
+    path, classes = FOLDER / f"{part}_labels.npy", len(describe().classes)
     labels = load_array(path, np.uint8, (None,))
-    if labels.max(initial=0) >= CLASSES:
-        raise UserError(f"{path} holds the label {labels.max()}; allowed: 0 to {CLASSES - 1}")
+    if labels.max(initial=0) >= classes:
+        raise UserError(f"{path} holds the label {labels.max()}; allowed: 0 to {classes - 1}")
     return labels
 
 
@@ -68,9 +134,9 @@ def scale_pixels(images: np.ndarray, pixel_range: tuple[float, float]) -> np.nda
 
 
 def scale_levels(levels: Levels, pixel_range: tuple[float, float]) -> Levels:
-    """Gray levels as float32, in an array or any framework's tensor, scaled like `scale_pixels`.
+    """float32 gray levels, in an array or a framework's tensor, scaled like `scale_pixels`.
 
-    In place, where the library can.
+    In place where the library can: `levels` is not to be used again.
     """
     low, high = pixel_range
     levels *= (high - low) / 255
@@ -90,7 +156,7 @@ def _load(part: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _load_images(part: str) -> np.ndarray:
     path = FOLDER / f"{part}_images.npy"
-    images = load_array(path, np.uint8, (None, IMAGE_SIZE, IMAGE_SIZE))
+    images = load_array(path, np.uint8, (None, *describe().image_size))
     if len(images) == 0:
         raise UserError(f"{path} holds no images: `dvc repro download_mnist` writes it again")
     return images

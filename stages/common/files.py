@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -10,80 +10,77 @@ from typing import Any
 
 import numpy as np
 
-from stages.common.command import UserError
+from stages.console.errors import UserError, reading
 
 
 @contextmanager
-def reading(path: Path, what: str) -> Iterator[None]:
-    """Raise UserError, naming the file, if it is missing or the block finds that it is not `what`.
+def replacing(*paths: Path) -> Iterator[tuple[Path, ...]]:
+    """Yield a temporary path for each of `paths`; if the block succeeds, they replace them, all or none.
 
-    For parsers: they meet a damaged file with anything, from ValueError to zlib.error.
+    Works for files and for folders. If the block fails, `paths` stay as they were. Of a process killed
+    while they are replaced some of `paths` may be missing, but never are new ones beside old ones, nor is one
+    half there. The temporary names depend on `paths` alone, so the next run clears what a killed one left.
     """
+    partials = tuple(_beside(path, "partial") for path in paths)
+    earlier = tuple(_beside(path, "earlier.partial") for path in paths)
+    for path, *temporary in zip(paths, partials, earlier, strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in temporary:
+            remove(leftover)
     try:
-        yield
-    except UserError:
-        raise
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: `dvc repro` makes it") from None
-    except (PermissionError, NotADirectoryError) as error:  # no matter of what is in the file
-        error.filename = error.filename or str(path)
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} {what}: {reason}; `dvc repro` makes it anew") from None
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Lend a temporary path; when the block ends well, what was written there becomes `path`.
-
-    Works for a file and for a whole folder. If the block fails, `path` stays as it was. The
-    temporary name depends on `path` alone, so what a killed run leaves is cleared by the next.
-    """
-    stem, dot, suffixes = path.name.partition(".")
-    partial = path.with_name(f"{stem}.partial{dot}{suffixes}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove(partial)
-    try:
-        yield partial
-        if path.is_dir():
-            _remove(path)
-        partial.replace(path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk is noticed where no name is known
-        raise
+        yield partials
+        with ExitStack() as restoring:
+            for path, aside in zip(paths, earlier, strict=True):
+                if path.exists():
+                    path.replace(aside)
+                    restoring.callback(aside.replace, path)
+            for path, partial in zip(paths, partials, strict=True):
+                partial.replace(path)
+                restoring.callback(remove, path)  # called before what was there comes back
+            restoring.pop_all()
     finally:
-        _remove(partial)
+        for leftover in (*partials, *earlier):
+            remove(leftover)
 
 
-@contextmanager
-def replacing_all() -> Iterator[Callable[[Path], Path]]:
-    """Lend a function that lends temporary paths as `replacing` does.
-
-    What was written there appears when the block ends well: all of it, or nothing if it fails.
-    """
-    with ExitStack() as stack:
-        yield lambda path: stack.enter_context(replacing(path))
+def _beside(path: Path, word: str) -> Path:
+    stem, dot, suffixes = path.name.partition(".")
+    return path.with_name(f"{stem}.{word}{dot}{suffixes}")
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Write a file, and its folder if there is none. Raises OSError that names the file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:  # of a full disk the system does not say which file it is about
+        error.filename = error.filename or str(path)
+        raise
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a text as UTF-8, as `write_bytes` does."""
+    write_bytes(path, content.encode("utf-8"))
+
+
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write `array` as `.npy`."""
-    content = BytesIO()  # np.save hides from a file why it cannot be written
+    content = BytesIO()
     np.save(content, array, allow_pickle=False)
-    path.write_bytes(content.getbuffer())
+    write_bytes(path, content.getbuffer())
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write `content` as JSON with two spaces of indentation, keys in the order given."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def load_array(path: Path, dtype: type, shape: tuple[int | None, ...]) -> np.ndarray:

@@ -1,13 +1,13 @@
-"""Reads params.yaml, key by key, and checks every value before it is used.
+"""Reads params.yaml and architectures.yaml, key by key, and checks every value before it is used.
 
 A stage reads only the keys that its entry in dvc.yaml declares under `params`.
 """
 
 import re
-from collections.abc import Iterator
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -20,9 +20,10 @@ from pydantic import (
 )
 from ruamel.yaml import YAML, YAMLError
 
-from stages.common.command import UserError
+from stages.console.errors import UserError, one_line
+from stages.console.explain import explain
 
-PATH = Path("params.yaml")
+PATH, ARCHITECTURES = Path("params.yaml"), Path("architectures.yaml")
 T = TypeVar("T")
 
 
@@ -52,51 +53,69 @@ PixelRange = Annotated[tuple[Pixel, Pixel], AfterValidator(_rising)]
 """What the darkest (0) and the brightest pixel (255) become before a model sees them."""
 
 
+def _fraction(value: Any) -> Any:
+    """A text such as 1/12 as a number."""
+    value = _no_bool(value)
+    if isinstance(value, str):
+        try:
+            value = float(Fraction(value))
+        except (ValueError, ZeroDivisionError):
+            raise ValueError("allowed: a count such as 5000, or a share such as 0.1 or 1/12") from None
+    known = isinstance(value, int | float) and 0 <= value < float("inf")
+    if not known or (value >= 1 and value != int(value)):
+        raise ValueError("allowed: a count such as 5000, or a share such as 0.1 or 1/12")
+    return value
+
+
+Validation = Annotated[float, BeforeValidator(_fraction)]
+"""How many training images are held out: a count, or a share of them below 1."""
+
+
+def _is_name(name: Any) -> str:
+    # DVC makes no stage of a key that YAML takes for a number, and takes what follows a dot for another key
+    if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)):
+        raise ValueError("a name is a letter, then letters, digits and _")
+    return name
+
+
+Name = Annotated[str, BeforeValidator(_is_name)]
+"""Of a model or an architecture."""
+
+
 class Section(BaseModel):
-    """A mapping in params.yaml: unknown keys are refused, values do not change."""
+    """A mapping in a params file: unknown keys are refused, values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-def read(key: str, kind: type[T]) -> T:
-    """The value of params.yaml at the dotted `key`, checked against the type `kind`.
+def read(key: str, kind: type[T], path: Path = PATH) -> T:
+    """The value at the dotted `key` of params.yaml, or of the file at `path`, checked against the type
+    `kind`.
 
     Raises UserError, naming the key and what is allowed, if it is missing or wrong.
     """
-    value: Any = _file()
+    value: Any = content(path)
     for depth, part in enumerate(parts := key.split(".")):
         if not isinstance(value, dict) or part not in value:
             parent = ".".join(parts[:depth])
             known = ", ".join(map(str, value)) if isinstance(value, dict) else "no keys"
-            raise UserError(f"{PATH}: {key} is missing; {parent or 'the top level'} has {known}")
+            raise UserError(f"{path}: {key} is missing; {parent or 'the top level'} has {known}")
         value = value[part]
+    return check(key, value, kind, path)
+
+
+def check(key: str, value: Any, kind: type[T], path: Path = PATH) -> T:
+    """The value, which stands at `key`, if it is of the type `kind`. Raises UserError if it is not."""
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
-        raise UserError(f"{PATH}: {'; '.join(_explain(key, e, kind) for e in error.errors())}") from None
+        raise UserError(f"{path}: {explain(key, error, kind)}") from None
 
 
 def read_model(framework: str, name: str, kind: type[T]) -> T:
     """The section of the model `name`. Raises UserError if that is no name for a model."""
-    _check_name(framework, name)
+    check(f"{framework}.{one_line(name)}", name, Name)
     return read(f"{framework}.{name}", kind)
-
-
-def model_names(framework: str) -> list[str]:
-    """The names of the framework's models, in the file's order. Raises UserError if one is no name."""
-    names = list(read(framework, dict))
-    for name in names:
-        _check_name(framework, name)
-    return names
-
-
-def _check_name(framework: str, name: Any) -> None:
-    # DVC makes no stage of a key that YAML takes for a number
-    if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)):
-        shown = " ".join(str(name).split())
-        raise UserError(
-            f"{PATH}: {framework}.{shown}: a model's name is a letter, then letters, digits and _"
-        )
 
 
 def parse(text: str) -> Any:
@@ -108,60 +127,22 @@ def parse(text: str) -> Any:
 
 
 @cache
-def _file() -> dict[str, Any]:
+def content(path: Path) -> dict[str, Any]:
+    """All that a params file holds. Raises UserError if that is no mapping."""
     try:
-        content = parse(PATH.read_text(encoding="utf-8"))
+        parsed = parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{PATH} is missing: run from the project's top folder") from None
-    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or a 13th month
+        raise UserError(f"{path} is missing: run from the project's top folder") from None
+    except (
+        YAMLError,
+        ValueError,
+        LookupError,
+        TypeError,
+        RecursionError,
+    ) as error:  # beside its own, `!!bool 3`
         problem, place = getattr(error, "problem", error), getattr(error, "problem_mark", None)
         where = f", line {place.line + 1}" if place else ""
-        raise UserError(f"{PATH} is not YAML{where}: {' '.join(str(problem).split())}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{PATH} must hold a mapping of sections")
-    return content
-
-
-def _explain(key: str, error: Any, kind: Any) -> str:
-    """One clause for one of pydantic's errors: where, what is there, what is allowed."""
-    where = ".".join([key, *map(str, error["loc"])])
-    value = f" is {shown}" if len(shown := repr(error["input"])) <= SHOWN else ""
-    match error["type"]:
-        case "missing":
-            return f"{where} is missing"
-        case "extra_forbidden":
-            known = _section_at(kind, error["loc"][:-1]).model_fields.keys() - {"kind"}  # a layer's own name
-            return f"{where} is unknown; allowed: {', '.join(sorted(known))}"
-        case "value_error":
-            return f"{where}{value}: {error['ctx']['error']}"
-        case "model_type":
-            return f"{where}{value}: it should be a mapping of keys to values"
-    message = error["msg"].replace("Input should", "it should")
-    message = message.replace("tuple", "list").replace("Tuple", "the list")
-    return f"{where}{value}: {message}"
-
-
-SHOWN = 100
-"""Characters of a wrong value that a message repeats; of a longer one, such as a whole section, none."""
-
-
-def _section_at(kind: Any, place: tuple[str | int, ...]) -> type[BaseModel]:
-    """The section that the keys `place` lead to in the type `kind`; numbers count the items of lists.
-
-    Where sections of several kinds are allowed, the key is the value of `kind` that tells them apart.
-    """
-    sections = list(_sections_in(kind))
-    for key in (key for key in place if isinstance(key, str)):
-        if len(sections) > 1:
-            sections = [s for s in sections if key in get_args(s.model_fields["kind"].annotation)]
-        else:
-            sections = list(_sections_in(sections[0].model_fields[key].annotation))
-    return sections[0]
-
-
-def _sections_in(kind: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        yield kind
-    else:
-        for part in get_args(kind):
-            yield from _sections_in(part)
+        raise UserError(f"{path} is not YAML{where}: {' '.join(str(problem).split())}") from None
+    if not isinstance(parsed, dict):
+        raise UserError(f"{path} must hold a mapping of sections")
+    return parsed

@@ -1,26 +1,91 @@
-"""What every training stage leaves behind, and where `evaluate` finds it.
+"""What every training stage leaves behind, and where later stages find it.
 
-`outputs/<kind>/<framework>/<model>.<extension>`, one file of each kind a model.
+outputs/models/<framework>/<model>/ is all that it takes to use a trained model: model.json, its weights
+(networks: weights.safetensors, in one layout for all frameworks) or classifier.skops, and, of networks,
+history.csv and losses.csv. Beside it are its predictions, those for the held-out images, and its timings.
 """
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic_core import to_json
+from pydantic import Field, ValidationError
 
-from stages.common.command import UserError
-from stages.common.files import reading, replacing_all, write_array, write_json
+from stages.common import dataset, files
+from stages.common.params import Section
+from stages.console.errors import UserError, reading
 
 OUTPUTS = Path("outputs")
-WEIGHTS = {"pytorch": "safetensors", "tensorflow": "weights.h5", "scratch": "npz", "sklearn": "skops"}
-"""Each framework, and how the files with its trained models end."""
-FRAMEWORKS = tuple(WEIGHTS)
-WITH_EPOCHS = ("pytorch", "tensorflow", "scratch")
-"""Those whose models are networks: they have epochs, and so a history."""
+Whole = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def folder(framework: str, model: str) -> Path:
+    """The folder of a trained model."""
+    return OUTPUTS / "models" / framework / model
+
+
+def predictions(framework: str, model: str) -> Path:
+    """Class probabilities of the test images, float32 (n, classes)."""
+    return OUTPUTS / "predictions" / framework / f"{model}.npy"
+
+
+def validation(framework: str, model: str) -> Path:
+    """Class probabilities of the held-out images, float32 (n, classes), in the order of data/."""
+    return OUTPUTS / "validation" / framework / f"{model}.npy"
+
+
+def timings(framework: str, model: str) -> Path:
+    """What differs between equal runs: seconds, and the machine that took them."""
+    return OUTPUTS / "timings" / framework / f"{model}.json"
+
+
+def all_of(framework: str, model: str) -> tuple[Path, ...]:
+    """The paths of all that a training stage leaves."""
+    return tuple(where(framework, model) for where in (folder, predictions, validation, timings))
+
+
+class Description(Section):
+    """What model.json holds.
+
+    recipe: the model's entry in params.yaml, as it was trained. architecture: the layers of a network as
+    architectures.yaml has them. summary: what it is, in a few words. layers: a network's layers, a table
+    for people. parameters: how many numbers the training set; None if that is not known.
+    """
+
+    framework: str
+    name: str
+    recipe: dict[str, Any]
+    architecture: list[Any] | None
+    summary: str
+    layers: str | None
+    classes: tuple[dataset.Name, ...]
+    image_size: tuple[dataset.Size, dataset.Size]
+    ground: Annotated[int, Field(strict=True, ge=0, le=255)]
+    parameters: Whole | None
+    training_images: Whole
+    validation_images: Whole
+
+
+class Timings(Section):
+    """What outputs/timings holds.
+
+    side_by_side: how many stages ran at once on the machine while this one trained, itself included.
+    packages: versions by name.
+    """
+
+    device: str
+    precision: str
+    training_seconds: Seconds
+    prediction_seconds: Seconds
+    processor: str
+    system: str
+    python: str
+    threads: Whole
+    side_by_side: Whole
+    packages: dict[str, str]
 
 
 class Stopwatch:
@@ -36,79 +101,41 @@ class Stopwatch:
         self.seconds = round(time.perf_counter() - self._started, 3)
 
 
-def save(
-    framework: str,
-    model: str,
-    *,
-    probabilities: np.ndarray,
-    write_weights: Callable[[Path], None],
-    parameters: int | None,
-    training_images: int,
-    recipe: dict[str, Any],
-    layers: str | None = None,
-    device: str,
-    training_time: Stopwatch,
-    prediction_time: Stopwatch,
-    write_history: Callable[[Path], None] | None = None,
-    losses: np.ndarray | None = None,
-) -> None:
-    """Write a trained model's weights, predictions, card, timings, history and losses: all or nothing.
+def load_description(framework: str, model: str) -> Description:
+    """What model.json says of a trained model. Raises UserError, naming the file, if it is something else."""
+    path = folder(framework, model) / "model.json"
+    return _load(path, Description, "does not describe a model", remedy(framework, model))
 
-    probabilities: float (n_test, 10), row i = class probabilities of test image i; saved as float32.
-    write_weights: writes the trained model to a path.
-    parameters: how many numbers the training set; None if that is not known. training_images: how
-    many it saw. recipe: its entry in params.yaml. layers: a network's, in words. The card holds these.
-    device, training_time, prediction_time: all that differs between equal runs.
-    write_history: writes the epochs as .csv; losses: float (steps,), each batch's mean cross-entropy in
-    nats before its update, saved as float32. None for a model without epochs.
 
-    Raises UserError, before anything is written, if a probability is not finite.
+def load_timings(framework: str, model: str) -> Timings:
+    """What the timings of a model say. Raises UserError, naming the file, if they are something else."""
+    path = timings(framework, model)
+    return _load(path, Timings, "holds no timings of a model", remedy(framework, model))
+
+
+def remedy(framework: str, model: str) -> str:
+    """The command that trains a model anew, also where DVC takes it for up to date."""
+    return f"dvc repro --force train_{framework}@{model}"
+
+
+def _load(path: Path, kind: type[Any], what: str, command: str) -> Any:
+    with reading(path, what, remedy=command):
+        try:
+            return kind.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def load_probabilities(path: Path, images: int, classes: int) -> np.ndarray:
+    """Class probabilities, float32 (images, classes), each row finite, within 0 and 1, with sum 1.
+
+    Raises UserError, naming the file, if they are anything else.
     """
-    if not np.isfinite(probabilities).all():
-        raise UserError(f"params.yaml: {framework}.{model} predicts nan or infinity; change its parameters")
-    card = {
-        "parameters": parameters,
-        "training_images": training_images,
-        "recipe": json.loads(to_json(recipe, inf_nan_mode="strings")),  # YAML knows more than JSON
-        "layers": layers,
-    }
-    timings = {
-        "device": device,
-        "training_seconds": training_time.seconds,
-        "prediction_seconds": prediction_time.seconds,
-    }
-    with replacing_all() as partial:
-        write_weights(partial(weights(framework, model)))
-        write_array(partial(path("predictions", framework, model, "npy")), probabilities.astype(np.float32))
-        write_json(partial(path("cards", framework, model, "json")), card)
-        write_json(partial(path("timings", framework, model, "json")), timings)
-        if write_history:
-            write_history(partial(path("history", framework, model, "csv")))
-        if losses is not None:
-            write_array(partial(path("losses", framework, model, "npy")), losses.astype(np.float32))
-
-
-CARD = {"parameters": int | None, "training_images": int, "recipe": dict, "layers": str | None}
-
-
-def load_card(framework: str, model: str) -> dict[str, Any]:
-    """What `save` wrote into a model's card. Raises UserError, naming the file, if it is something else."""
-    card_path = path("cards", framework, model, "json")
-    with reading(card_path, "is no card of a model"):
-        card = json.loads(card_path.read_text(encoding="utf-8"))
-        for key, kind in CARD.items():
-            value = card[key]
-            of_kind = isinstance(value, kind) and not isinstance(value, bool)
-            if not of_kind or (isinstance(value, int) and not 0 <= value < 2**63):
-                raise TypeError(f"{key} is {str(value)[:40]!r}")
-        return card
-
-
-def path(kind: str, framework: str, model: str, extension: str) -> Path:
-    """Where a result of `kind` (predictions, models, history, losses, cards, timings) of a model lies."""
-    return OUTPUTS / kind / framework / f"{model}.{extension}"
-
-
-def weights(framework: str, model: str) -> Path:
-    """Where a trained model lies."""
-    return path("models", framework, model, WEIGHTS[framework])
+    probabilities = files.load_array(path, np.float32, (images, classes))
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():  # false for nan, too
+        raise UserError(f"{path} holds values that are no probabilities: allowed are 0 to 1")
+    if not np.allclose(probabilities.sum(axis=1), 1, atol=1e-4):
+        row = int(np.abs(probabilities.sum(axis=1) - 1).argmax())
+        raise UserError(f"{path}: the probabilities of image {row} do not sum to 1")
+    return probabilities

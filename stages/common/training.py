@@ -1,20 +1,22 @@
-"""What the trainers of networks share: their keys in params.yaml, schedules, the history."""
+"""What the trainers of networks share: their keys in params.yaml, schedules, epochs, prediction."""
 
-import csv
 import math
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal, SupportsFloat
+from typing import Annotated, Any, Literal, SupportsFloat
 
 import numpy as np
 from pydantic import Field, model_validator
-from tqdm import tqdm
 
-from stages.common import dataset, params
-from stages.common.command import UserError
+from stages.common import architecture, dataset, params
+from stages.common.augmentation import Augmentation
+from stages.common.run import Record, Run
+from stages.console import progress
+from stages.console.errors import UserError
 
 Precision = Literal["float32", "bfloat16", "auto"]
 """What convolutions and matrix products compute in while a network trains. Its weights stay float32, and
@@ -24,17 +26,18 @@ so do predictions."""
 class NetworkSettings(params.Section):
     """A network's entry in params.yaml."""
 
-    architecture: str
+    architecture: params.Name
     pixel_range: params.PixelRange
+    augmentation: Augmentation | None = None
     optimizer: Literal["sgd", "adam"]
     momentum: params.Share = 0.0  # of optimizer: sgd
     learning_rate: params.Rate
     schedule: Literal["constant", "one_cycle"]
     batch_size: params.Positive
     epochs: Annotated[params.Positive, Field(le=100_000)]
-    validation_images: params.Count | None = None
+    validation: params.Validation | None = None
     label_smoothing: params.Share = 0.0  # of a target's probability, spread evenly over all classes
-    prediction_shift: Annotated[params.Count, Field(lt=dataset.IMAGE_SIZE)] = 0  # pixels
+    prediction_shift: Annotated[params.Count, Field(lt=dataset.SIZES[1])] = 0  # pixels
 
     @model_validator(mode="after")
     def _momentum_is_of_sgd(self) -> "NetworkSettings":
@@ -43,22 +46,35 @@ class NetworkSettings(params.Section):
         return self
 
 
-def held_out(settings: NetworkSettings) -> int:
-    """How many training images the model does not see: its own number or the one for all."""
-    if settings.validation_images is not None:
-        return settings.validation_images
-    return params.read("data.validation_images", params.Count)
+def read_architecture(run: Run) -> architecture.Architecture:
+    """The architecture that the run's settings name, for its images and classes.
+
+    Raises UserError if it does not fit them, or if an image is smaller than it is to be shifted.
+    """
+    name, (rows, columns) = run.settings.architecture, run.dataset.image_size
+    shift = max(run.settings.prediction_shift, getattr(run.settings.augmentation, "shift", 0))
+    if shift >= min(rows, columns):
+        raise UserError(
+            f"params.yaml: {run.model} shifts images by {shift} pixels; allowed for images of "
+            f"{rows}×{columns}: less than {min(rows, columns)}"
+        )
+    layers = params.read(name, architecture.Layers, params.ARCHITECTURES)
+    try:
+        return architecture.fit(layers, (rows, columns), len(run.dataset.classes))
+    except ValueError as error:
+        raise UserError(f"{params.ARCHITECTURES}: {name}: {error}") from None
 
 
-def choose_precision(wanted: Precision, has_units: bool, model: str) -> Precision:
-    """`float32` or `bfloat16`: `auto` is bfloat16 if the device has units for it. Others imitate it, slowly.
+def choose_precision(run: Run, has_units: bool) -> Literal["float32", "bfloat16"]:
+    """What the run computes in: `auto` is bfloat16 if the device has units for it. Others imitate it, slowly.
 
     With the profile `portable`, `auto` is float32 everywhere, and bfloat16 raises UserError.
     """
+    wanted = run.settings.precision
     if params.read("profile", str) == "portable":
         if wanted == "bfloat16":
             raise UserError(
-                f"params.yaml: {model}.precision is 'bfloat16', which processors compute in different "
+                f"params.yaml: {run.model}.precision is 'bfloat16', which processors compute in different "
                 "ways; allowed with profile: portable: float32, auto"
             )
         return "float32"
@@ -67,21 +83,16 @@ def choose_precision(wanted: Precision, has_units: bool, model: str) -> Precisio
     return "bfloat16" if has_units else "float32"
 
 
-def place(device: str, precision: Precision) -> str:
-    """Where and how a network trains, in words: the device and, if it is not float32, the precision."""
-    return f"{device}, {precision}" if precision != "float32" else device
-
-
 @contextmanager
 def enough_memory(model: str, *errors: type[Exception]) -> Iterator[None]:
     """Raise UserError, naming the model, if the block fails because it needs more memory than there is.
 
-    errors: what the library raises then, perhaps among other things, beside MemoryError.
+    errors: what the library raises then, beside MemoryError.
     """
     try:
         yield
-    except (MemoryError, *errors) as error:
-        if not (isinstance(error, MemoryError) or re.search("memory|OOM", str(error))):
+    except (MemoryError, RuntimeError, *errors) as error:
+        if not (isinstance(error, (MemoryError, *errors)) or ALLOCATOR.search(str(error))):
             raise
         raise UserError(
             f"params.yaml: {model} needs more memory than there is; choose a smaller batch_size or "
@@ -89,19 +100,43 @@ def enough_memory(model: str, *errors: type[Exception]) -> Iterator[None]:
         ) from None
 
 
-def views(pixels: np.ndarray, settings: NetworkSettings) -> list[np.ndarray]:
-    """The scaled images, float32 (n, 28, 28), over which a prediction is averaged.
+ALLOCATOR = re.compile("DefaultCPUAllocator|[Nn]ot enough memory|[Cc]an't allocate memory")
+"""What PyTorch's RuntimeError says if the processor's memory is too small."""
 
-    They themselves and, if `prediction_shift` is not 0, the same moved by it up, down, left and right.
+
+def views(pixels: np.ndarray, distance: int, ground: float) -> list[np.ndarray]:
+    """The scaled images, float32 (n, rows, columns), over which a prediction is averaged.
+
+    They themselves and, if `distance` is not 0, the same moved by it up, down, left and right, over `ground`.
     """
-    distance = settings.prediction_shift
     if distance == 0:
         return [pixels]
-    background = settings.pixel_range[0]
-    padded = np.pad(pixels, ((0, 0), (distance,) * 2, (distance,) * 2), constant_values=background)
+    padded = np.pad(pixels, ((0, 0), (distance,) * 2, (distance,) * 2), constant_values=ground)
     _, rows, columns = pixels.shape
     starts = (1, 1), (0, 1), (2, 1), (1, 0), (1, 2)
     return [padded[:, y * distance :, x * distance :][:, :rows, :columns] for y, x in starts]
+
+
+def predictor(
+    predict_proba: Callable[[np.ndarray], np.ndarray], recipe: dict[str, Any], ground: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from uint8 images (n, rows, columns) to class probabilities, mean over the recipe's views.
+
+    predict_proba: the network's own, of scaled images. recipe: the model's entry in params.yaml.
+    """
+    level = scaled_ground(ground, recipe["pixel_range"])
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        pixels = dataset.scale_pixels(images, recipe["pixel_range"])
+        shown = views(pixels, recipe.get("prediction_shift", 0), level)
+        return np.mean([predict_proba(view) for view in shown], axis=0)
+
+    return predict
+
+
+def scaled_ground(ground: int, pixel_range: tuple[float, float]) -> float:
+    """The gray level of the background as a network sees it."""
+    return float(dataset.scale_pixels(np.array([ground], np.uint8), pixel_range)[0])
 
 
 WARM_UP = 0.25
@@ -110,24 +145,25 @@ WARM_UP = 0.25
 def learning_rates(settings: NetworkSettings, images: int) -> np.ndarray:
     """The learning rate of every step, float32 (epochs, steps an epoch), for `images` an epoch.
 
-    `one_cycle` (Smith, 2018, arXiv:1803.09820) rises in a straight line to `learning_rate`
-    over the first quarter of the steps and falls in a straight line to almost zero.
+    `one_cycle` rises in a straight line to `learning_rate` over the first quarter of the steps and falls in a
+    straight line to almost zero: the slanted triangle of Howard and Ruder, 2018, arXiv:1801.06146, after
+    the cycle of Smith, 2018, arXiv:1803.09820.
     """
     shape = settings.epochs, math.ceil(images / settings.batch_size)
     steps = math.prod(shape)
     shares = np.ones(steps)
     if settings.schedule == "one_cycle":
-        progress = (np.arange(steps) + 0.5) / steps
-        shares = np.minimum(progress / WARM_UP, (1 - progress) / (1 - WARM_UP))
+        done = (np.arange(steps) + 0.5) / steps
+        shares = np.minimum(done / WARM_UP, (1 - done) / (1 - WARM_UP))
     return (settings.learning_rate * shares).astype(np.float32).reshape(shape)
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line of outputs/history: losses are mean cross-entropies in nats, accuracies shares.
+    """A row of history.csv: losses are mean cross-entropies in nats, accuracies shares.
 
     The training figures are means over the epoch's images, each seen before its batch's update,
-    with dropout on and towards smoothed labels if these are asked for; the validation figures are
+    augmented, with dropout on and towards smoothed labels if these are asked for; the validation figures are
     taken at the epoch's end, None without images. `learning_rate` is the last step's.
     """
 
@@ -139,43 +175,121 @@ class Epoch:
     validation_accuracy: float | None
 
 
-def show_loss(bar: tqdm, loss: SupportsFloat) -> None:
-    """Show a step's loss beside the epoch's progress, if that is shown at all: it is asked for only then."""
-    if not bar.disable:
-        bar.set_postfix_str(f"loss {float(loss):.3f}", refresh=False)
+def validate(
+    number: int,
+    rate: float,
+    loss: float,
+    accuracy: float,
+    run: Run,
+    logits: Callable[[np.ndarray], np.ndarray],
+) -> Epoch:
+    """The epoch `number`, which ended with the learning rate `rate`, with its validation figures.
+
+    loss, accuracy: of its training images. logits: the network's, of scaled images, float32 (n, rows,
+    columns).
+    """
+    figures: tuple[float, float] | tuple[None, None] = None, None
+    if len(run.data.validation_images):
+        found = logits(dataset.scale_pixels(run.data.validation_images, run.settings.pixel_range))
+        found = found.astype(np.float64)
+        labels = run.data.validation_labels
+        found -= found.max(axis=1, keepdims=True)
+        losses = np.log(np.exp(found).sum(axis=1)) - found[np.arange(len(labels)), labels]
+        figures = float(losses.mean()), float(np.mean(found.argmax(axis=1) == labels))
+    return Epoch(number, rate, loss, accuracy, *figures)
 
 
 DIVERGED = 1000.0
-"""A mean cross-entropy in nats that no training comes back from; guessing costs 2.3."""
+"""A mean cross-entropy in nats that no training comes back from; guessing one of ten costs 2.3."""
 
 
-def report(epoch: Epoch, model: str, settings: NetworkSettings) -> None:
-    """Print one line on a finished epoch. Raises UserError if training has diverged."""
-    text = (
-        f"epoch {epoch.epoch}/{settings.epochs}"
-        f"  loss {epoch.train_loss:.4f}  accuracy {epoch.train_accuracy:.2%}"
-    )
-    if epoch.validation_loss is not None:
-        text += (
-            f"  validation loss {epoch.validation_loss:.4f}"
-            f"  validation accuracy {epoch.validation_accuracy:.2%}"
-        )
-    print(text, flush=True)
-    for loss in (epoch.train_loss, epoch.validation_loss):
-        if loss is not None and not loss < DIVERGED:  # true for nan, too
-            raise UserError(
-                f"{model}: the loss became {loss:.4g} in epoch {epoch.epoch}; lower "
-                f"{model}.learning_rate in params.yaml (now {settings.learning_rate:g})"
-            )
+class Progress:
+    """Writes the losses of the steps and the epochs into the model's folder while it trains.
 
-
-def write_history(history: list[Epoch], path: Path) -> None:
-    """Write the epochs as CSV, a column a field of `Epoch`; None becomes an empty cell.
-
-    The learning rate is written with the digits that tell one float32 from the next.
+    At most FLUSH seconds after a step its loss is on disk, whoever may want to watch it.
     """
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Epoch)], lineterminator="\n")
-        writer.writeheader()
-        for epoch in history:
-            writer.writerow(asdict(epoch) | {"learning_rate": np.float32(epoch.learning_rate)})
+
+    FLUSH = 0.5
+
+    def __init__(self, record: Record):
+        self._record, self._settings = record, record.run.settings
+        self._waiting: list[SupportsFloat] = []
+        self._steps, self._written = 0, time.monotonic()
+        names = [field.name for field in fields(Epoch)]
+        self._append("history.csv", ",".join(names))
+        self._append("losses.csv", "step,loss")
+
+    def bar(self, steps: Iterable[Any], epoch: int) -> progress.Bar:
+        """`steps` with a progress bar."""
+        self._bar = progress.Bar(steps, epoch, self._settings.epochs)
+        return self._bar
+
+    def step(self, loss: SupportsFloat) -> None:
+        """Note the mean cross-entropy of a step's batch before its update, a number or a scalar tensor."""
+        self._waiting.append(loss)
+        self._bar.show(loss)
+        if time.monotonic() - self._written > self.FLUSH:
+            self._flush()
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Note a finished epoch. Raises UserError if training has diverged."""
+        self._flush()
+        row = asdict(epoch)
+        # the learning rate with the digits that tell one float32 from the next
+        cells = (row | {"learning_rate": np.float32(epoch.learning_rate)}).values()
+        self._append("history.csv", ",".join("" if cell is None else str(cell) for cell in cells))
+        progress.epoch(row, self._settings.epochs)
+        for loss in (epoch.train_loss, epoch.validation_loss):
+            if loss is not None and not loss < DIVERGED:  # true for nan, too
+                model = self._record.run.model
+                raise UserError(
+                    f"{model}: the loss became {loss:.4g} in epoch {epoch.epoch}; lower "
+                    f"{model}.learning_rate in params.yaml (now {self._settings.learning_rate:g})"
+                )
+
+    def _flush(self) -> None:
+        losses = [np.float32(float(loss)) for loss in self._waiting]
+        self._append("losses.csv", *(f"{self._steps + i},{loss!s}" for i, loss in enumerate(losses, start=1)))
+        self._steps += len(losses)
+        self._waiting.clear()
+        self._written = time.monotonic()
+
+    def _append(self, name: str, *lines: str) -> None:
+        path: Path = self._record.folder / name
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.writelines(f"{line}\n" for line in lines)
+        except OSError as error:
+            error.filename = error.filename or str(path)
+            raise
+
+
+Train = Callable[[Any, Run, Progress], Iterator[Epoch]]
+"""A framework's training loop: a network, what to train it on and what to tell of it; the epochs as they
+end."""
+
+
+def record_network(
+    record: Record,
+    network: Any,
+    layers: architecture.Architecture,
+    train: Train,
+    predict_proba: Callable[[Any, np.ndarray], np.ndarray],
+    get_weights: Callable[[Any], dict[str, np.ndarray]],
+    packages: tuple[str, ...],
+) -> None:
+    """Train a network, let it predict, and write all that the record holds of it."""
+    run, watching = record.run, Progress(record)
+    with record.training():
+        for epoch in train(network, run, watching):
+            watching.epoch(epoch)
+    recipe = run.settings.model_dump()
+    record.predict(predictor(lambda pixels: predict_proba(network, pixels), recipe, run.dataset.ground))
+    record.save_weights(get_weights(network))
+    record.describe(
+        summary=run.settings.architecture,
+        parameters=sum(architecture.parameter_counts(layers)),
+        packages=packages,
+        architecture=params.read(run.settings.architecture, list, params.ARCHITECTURES),
+        layers=architecture.describe(layers),
+    )

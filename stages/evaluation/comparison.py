@@ -1,6 +1,7 @@
-"""What models' predictions say beside each other: which differences are real, what a vote gains.
+"""Models beside each other: which differences are significant, what they gain by deciding together.
 
-labels are uint8 (n,); predictions map a model's name to its probabilities, float32 (n, 10).
+labels: uint8 (n,). predictions: by model, probabilities, float32 (n, classes). predicted: by model,
+classes (n,).
 """
 
 from itertools import combinations
@@ -9,29 +10,23 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from stages.evaluation.tables import CONTRIBUTIONS, PAIRS
+
 RESAMPLES = 10_000
-MEAN, VOTE = "ensemble/mean", "ensemble/vote"
 
 
-def ensembles(predictions: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Two ways to let all models decide together, as probabilities, float32 (n, 10).
-
-    ensemble/mean: the mean of the models' probabilities.
-    ensemble/vote: each digit's share of the votes, a model one vote. Of digits with equally many
-        votes the one with the highest mean probability gets a hair more.
-    """
-    mean = mean_of(list(predictions.values()))
-    digits = np.arange(mean.shape[1])
-    votes = np.mean([p.argmax(axis=1)[:, None] == digits for p in predictions.values()], axis=0)
-    first = np.where(votes == votes.max(axis=1, keepdims=True), mean, -1).argmax(axis=1)
-    hair = 0.03 / len(predictions)  # far less than a vote, and more than float32 rounds off
-    vote = (1 - 2 * hair) * votes + hair * mean + hair * (first[:, None] == digits)
-    return {MEAN: mean, VOTE: vote.astype(np.float32)}
+def mean_of(predictions: dict[str, np.ndarray]) -> np.ndarray:
+    """The mean of the models' probabilities, float32 (n, classes), added up in float64."""
+    return np.mean(list(predictions.values()), axis=0, dtype=np.float64).astype(np.float32)
 
 
-def mean_of(probabilities: list[np.ndarray]) -> np.ndarray:
-    """The mean of models' probabilities, float32 (n, 10), added up in float64."""
-    return np.mean(probabilities, axis=0, dtype=np.float64).astype(np.float32)
+def vote_of(predictions: dict[str, np.ndarray]) -> np.ndarray:
+    """The class that most models predict, uint8 (n,); of tied ones that with the highest mean probability."""
+    classes = np.arange(next(iter(predictions.values())).shape[1])
+    votes = sum((p.argmax(axis=1)[:, None] == classes).astype(int) for p in predictions.values())
+    mean = np.mean(list(predictions.values()), axis=0, dtype=np.float64)
+    tied = votes == votes.max(axis=1, keepdims=True)
+    return np.where(tied, mean, -1).argmax(axis=1).astype(np.uint8)
 
 
 def contributions(labels: np.ndarray, predictions: dict[str, np.ndarray]) -> pd.DataFrame:
@@ -41,14 +36,14 @@ def contributions(labels: np.ndarray, predictions: dict[str, np.ndarray]) -> pd.
     p: exact McNemar test of the two. p_holm: corrected for the number of rows. No row if there are
     fewer than two models.
     """
-    columns = ["model", "accuracy_without", "gain", "gained", "lost", "p", "p_holm"]
     if len(predictions) < 2:
-        return pd.DataFrame(columns=columns)
-    right = mean_of(list(predictions.values())).argmax(axis=1) == labels
+        return pd.DataFrame(columns=CONTRIBUTIONS)
+    total = sum(p.astype(np.float64) for p in predictions.values())
+    right = mean_of(predictions).argmax(axis=1) == labels
     rows = []
-    for model in predictions:
-        others = [p for other, p in predictions.items() if other != model]
-        without = mean_of(others).argmax(axis=1) == labels
+    for model, probabilities in predictions.items():
+        of_others = ((total - probabilities) / (len(predictions) - 1)).astype(np.float32)
+        without = of_others.argmax(axis=1) == labels
         gained, lost = only(right, without)
         rows.append(
             {
@@ -60,23 +55,22 @@ def contributions(labels: np.ndarray, predictions: dict[str, np.ndarray]) -> pd.
                 "p": mcnemar(gained, lost),
             }
         )
-    table = pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows)
     return table.assign(p_holm=holm(table.p.to_numpy()))
 
 
-def pairs(labels: np.ndarray, predictions: dict[str, np.ndarray]) -> pd.DataFrame:
+def pairs(labels: np.ndarray, predicted: dict[str, np.ndarray]) -> pd.DataFrame:
     """A row for every two models, on the same images.
 
     only_model, only_other: images that only the one or only the other gets right.
-    agreement: share of the images to which both give the same digit.
+    agreement: share of the images for which both predict the same class.
     difference: accuracy of `model` less that of `other`, with the bounds of its own 95 % interval,
         which is not corrected for the number of rows.
     p: exact McNemar test, 0 where it is below the least float64. p_holm: corrected for the number of rows.
     """
-    predicted = {model: p.argmax(axis=1) for model, p in predictions.items()}
-    right = {model: digits == labels for model, digits in predicted.items()}
+    right = {model: classes == labels for model, classes in predicted.items()}
     rows = []
-    for model, other in combinations(predictions, 2):
+    for model, other in combinations(predicted, 2):
         only_model, only_other = only(right[model], right[other])
         low, high = bootstrap_difference(only_model, only_other, len(labels))
         rows.append(
@@ -92,8 +86,8 @@ def pairs(labels: np.ndarray, predictions: dict[str, np.ndarray]) -> pd.DataFram
                 "p": mcnemar(only_model, only_other),
             }
         )
-    table = pd.DataFrame(rows)
-    return table.assign(p_holm=holm(table.p.to_numpy())) if rows else table
+    table = pd.DataFrame(rows, columns=PAIRS)
+    return table.assign(p_holm=holm(table.p.to_numpy()))
 
 
 def only(first: np.ndarray, second: np.ndarray) -> tuple[int, int]:

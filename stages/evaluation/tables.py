@@ -1,48 +1,71 @@
-"""The tables between the stages: CSV files with a header."""
+"""The tables between the stages: CSV files with a header, classes and models by their names."""
 
 from pathlib import Path
 
 import pandas as pd
 
 from stages.common import files, results
+from stages.console.errors import reading
 
 TABLES = results.OUTPUTS / "tables"
-"""Where `evaluate` leaves what it finds."""
-HISTORY = (
-    *("epoch", "learning_rate", "train_loss", "train_accuracy"),
-    *("validation_loss", "validation_accuracy"),
+"""Where `evaluate` leaves what it finds about each model."""
+COMPARISON = results.OUTPUTS / "comparison"
+"""Where `compare_models` leaves the same of the ensembles, and the tables of models beside each other."""
+ENSEMBLES = results.OUTPUTS / "ensembles"
+"""Where it leaves what all models predict together: mean.npy and vote.npy."""
+MEAN, VOTE = "ensemble/mean", "ensemble/vote"
+
+
+def _columns(names: str) -> tuple[str, ...]:
+    return tuple(names.split())
+
+
+HISTORY = _columns("epoch learning_rate train_loss train_accuracy validation_loss validation_accuracy")
+LOSSES = _columns("step loss")
+EMBEDDING = _columns("image class pca_1 pca_2 tsne_1 tsne_2")
+PARITY = _columns("model target difference other_classes ties")
+SCORES = {
+    "summary": _columns(
+        "model accuracy accuracy_low accuracy_high log_loss validation_accuracy validation_log_loss macro_f1 "
+        "macro_auc calibration_error brier_score parameters training_images validation_images summary"
+    ),
+    "confusion": _columns("model truth prediction count share"),
+    "per_class": _columns("model class precision recall f1 auc support"),
+    "roc": _columns("model class false_positive_rate true_positive_rate"),
+    "calibration": _columns("model low high images confidence accuracy accuracy_low accuracy_high"),
+}
+"""The tables that there are in both folders, and what is in them."""
+PAIRS = _columns(
+    "model other only_model only_other agreement difference difference_low difference_high p p_holm"
 )
-EMBEDDING = ("image", "digit", "pca_1", "pca_2", "tsne_1", "tsne_2")
-PARITY = ("model", "carried_to", "difference", "other_digits", "ties")
-COLUMNS = {
-    "summary": (
-        *("model", "accuracy", "accuracy_low", "accuracy_high", "log_loss", "macro_f1", "macro_auc"),
-        *("calibration_error", "brier_score", "parameters", "training_images"),
-    ),
-    "confusion": ("model", "truth", "prediction", "count", "share"),
-    "history": ("model", *HISTORY),
-    "per_digit": ("model", "digit", "precision", "recall", "f1", "auc", "support"),
-    "roc": ("model", "digit", "false_positive_rate", "true_positive_rate"),
-    "calibration": (
-        *("model", "low", "high", "images", "confidence"),
-        *("accuracy", "accuracy_low", "accuracy_high"),
-    ),
-    "pairs": (
-        *("model", "other", "only_model", "only_other", "agreement"),
-        *("difference", "difference_low", "difference_high", "p", "p_holm"),
-    ),
-    "contributions": ("model", "accuracy_without", "gain", "gained", "lost", "p", "p_holm"),
-}
-"""The tables that `evaluate` leaves, and what is in them."""
-OF_EVERY_MODEL = ("confusion", "per_digit", "calibration")
-TEXTS = {"model", "other", "carried_to"}
-WHOLE = {
-    *("epoch", "image", "digit", "truth", "prediction", "count", "support", "images"),
-    *("only_model", "only_other", "gained", "lost", "other_digits", "ties"),
-}
+CONTRIBUTIONS = _columns("model accuracy_without gain gained lost p p_holm")
+TEXTS = {"model", "other", "target", "summary", "class", "truth", "prediction"}
+WHOLE = {"epoch", "step", "image", "count", "support", "images", "only_model", "only_other", "gained", "lost"}
 """Columns of whole numbers. Those that are neither are float64, empty cells nan."""
+OF_EVERY_MODEL = ("confusion", "per_class", "pairs")
 LEVEL = 0.05
-"""A difference with a smaller corrected p (`p_holm`) is called real."""
+"""A difference with a smaller corrected p (`p_holm`) is significant."""
+UNFIT = "is no table as `dvc repro` writes it"
+
+
+def collect(assessed: dict[str, tuple[dict, dict[str, pd.DataFrame]]]) -> dict[str, pd.DataFrame]:
+    """The tables of SCORES from what `scores` says of each model: its scalars and its tables."""
+    tables = {"summary": pd.DataFrame([{"model": model, **row} for model, (row, _) in assessed.items()])}
+    for name in SCORES.keys() - {"summary"}:
+        tables[name] = by_model({m: found[name] for m, (_, found) in assessed.items() if name in found})
+    return {name: tables[name].reindex(columns=columns) for name, columns in SCORES.items()}
+
+
+def by_model(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The models' tables below each other, the model's name as the first column."""
+    return pd.concat(tables, names=["model"]).reset_index("model")
+
+
+def write(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
+    """Write the tables as CSV files of a folder, numbers with six digits."""
+    for name, table in tables.items():
+        text = table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+        files.write_text(folder / f"{name}.csv", text)
 
 
 def load_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
@@ -52,25 +75,37 @@ def load_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     where they belong.
     """
     types = {name: str if name in TEXTS else int if name in WHOLE else float for name in columns}
-    with files.reading(path, "is no CSV table as `dvc repro` writes it"):
-        return pd.read_csv(path, usecols=list(columns), dtype=types)
+    with reading(path, UNFIT):  # a class may be called NA
+        return pd.read_csv(path, usecols=list(columns), dtype=types, keep_default_na=False, na_values=[""])
 
 
-def load_tables() -> dict[str, pd.DataFrame]:
-    """All that `evaluate` left, by the tables' names.
+def load_tables(classes: tuple[str, ...]) -> dict[str, pd.DataFrame]:
+    """All that `evaluate` and `compare_models` left, by the tables' names, the ensembles' rows last.
 
-    Raises UserError, naming the file, also if one holds other models than the summary.
+    Raises UserError, naming the file, also if one holds other models than the summaries, or other classes.
     """
-    tables = {name: load_table(TABLES / f"{name}.csv", columns) for name, columns in COLUMNS.items()}
-    summary = tables["summary"]
-    with files.reading(TABLES / "summary.csv", "is no table as `dvc repro` writes it"):
-        if not (len(summary) and summary.model.is_unique and summary.model.str.fullmatch(r"\w+/\w+").all()):
-            raise ValueError("it should name models as framework/model, each once")
-        if not summary.accuracy.between(0, 1).all():  # false for nan, too
-            raise ValueError("an accuracy should be a share, 0 to 1")
-    for name, table in tables.items():
-        known, found = set(summary.model), set(table.get("model", ())) | set(table.get("other", ()))
-        with files.reading(TABLES / f"{name}.csv", "is no table as `dvc repro` writes it"):
-            if found - known or (name in OF_EVERY_MODEL and found != known):
-                raise ValueError("it should have the models of summary.csv")
-    return tables
+    found: dict[str, list[pd.DataFrame]] = {}
+    models: set[str] = set()
+    for folder, columns in (
+        (TABLES, SCORES | {"history": ("model", *HISTORY)}),
+        (COMPARISON, SCORES | {"pairs": PAIRS, "contributions": CONTRIBUTIONS}),
+    ):
+        tables = {name: load_table(folder / f"{name}.csv", columns[name]) for name in columns}
+        summary = tables["summary"]
+        with reading(folder / "summary.csv", UNFIT):
+            names = summary.model.str
+            if not (len(summary) and summary.model.is_unique and names.fullmatch(r"\w+/\w+").all()):
+                raise ValueError("it should name models as framework/model, each once")
+            if not summary.accuracy.between(0, 1).all():  # false for nan, too
+                raise ValueError("an accuracy should be a share, 0 to 1")
+        models |= set(summary.model)
+        for name, table in tables.items():
+            known = models if name in ("pairs", "contributions") else set(summary.model)
+            of_table = set(table.model) | set(table.get("other", ()))
+            with reading(folder / f"{name}.csv", UNFIT):
+                if of_table - known or (name in OF_EVERY_MODEL and of_table != known):
+                    raise ValueError("it should have the models of summary.csv")
+                if {*table.get("class", ()), *table.get("truth", ())} - set(classes):
+                    raise ValueError("it should have the classes of data/dataset.json")
+            found.setdefault(name, []).append(table)
+    return {name: pd.concat(parts, ignore_index=True) for name, parts in found.items()}

@@ -5,7 +5,7 @@ import sys
 from contextlib import suppress
 from importlib.metadata import distribution
 
-from stages.common.environment import without
+from stages.models.without import without
 
 if sys.platform == "linux":
     # LightGBM wants the system's libgomp, which slim systems lack; PyTorch brings one.
@@ -15,10 +15,12 @@ if sys.platform == "linux":
         with suppress(OSError):
             ctypes.CDLL(str(distribution("torch").locate_file("torch/lib/libgomp.so.1")), ctypes.RTLD_GLOBAL)
 
-with without("matplotlib", "pandas"):  # it takes what it finds, for what nobody here does
+with without("matplotlib", "pandas"):
     import lightgbm
 
 PACKAGE = "lightgbm"
+DISTRIBUTION = "lightgbm"
+ERRORS = (lightgbm.basic.LightGBMError,)
 TRUSTED = ["collections.OrderedDict", "lightgbm.basic.Booster", "lightgbm.sklearn.LGBMClassifier"]
 ALIASES = lightgbm.basic._ConfigAliases._get_all_param_aliases()
 ARGUMENTS = frozenset().union(*ALIASES.values()).difference(ALIASES["num_threads"])

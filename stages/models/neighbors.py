@@ -1,6 +1,6 @@
 """k nearest neighbours among images, exactly and several times faster than comparing all pixels.
 
-PACKAGE, TRUSTED, ARGUMENTS and DEFAULTS are what models/sklearn.py must know of it.
+PACKAGE and the constants after it are what models/sklearn.py must know of it.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,6 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import ThreadpoolController
 
 PACKAGE = __name__
+DISTRIBUTION = "scikit-learn"
+ERRORS: tuple[type[Exception], ...] = ()
 TRUSTED = [f"{__name__}.ExactNeighbors"]
 ARGUMENTS: frozenset[str] = frozenset()
 DEFAULTS: dict[str, object] = {}
@@ -30,6 +32,8 @@ AT_ONCE = 400
 """Queries that all threads together compare at a time: each takes a few numbers an image."""
 ROUNDING = 10.0
 """More gray levels than float32 can shift a distance between two projected images."""
+EXACT = 1024
+"""Products of two numbers from -128 to 127 that float32 adds without rounding: 1024 · 128² is 2²⁴."""
 
 
 class ExactNeighbors(ClassifierMixin, BaseEstimator):
@@ -77,7 +81,8 @@ class ExactNeighbors(ClassifierMixin, BaseEstimator):
         if len(self.images_) == 1:  # no two images, no projection
             return np.zeros((len(queries), 1), np.int64)
         sample = self.images_[:: -(-len(self.images_) // SAMPLE)].astype(np.float32)
-        projection = PCA(min(DIMENSIONS, *sample.shape), svd_solver="covariance_eigh")
+        solver = "covariance_eigh" if sample.shape[1] <= 1024 else "randomized"  # else half a minute at 64×64
+        projection = PCA(min(DIMENSIONS, *sample.shape), svd_solver=solver, iterated_power=2, random_state=0)
         with np.errstate(invalid="ignore"):  # the share of the variance, if all images are the same
             projection.fit(sample)
         shadows = np.concatenate(
@@ -141,13 +146,15 @@ class ExactNeighbors(ClassifierMixin, BaseEstimator):
     def _compare_all(self, queries: np.ndarray) -> np.ndarray:
         """The nearest images (n, k) of uint8 queries (n, p), by matrix products with all images.
 
-        These are exact in float32: with 128 subtracted no sum of 784 products reaches 2²⁴.
+        These are exact in float32: with 128 subtracted no sum of EXACT products exceeds 2²⁴.
         """
         a, b = queries.astype(np.float32) - 128, self.images_.astype(np.float32) - 128
-        a_norms, b_norms = (np.einsum("np,np->n", c, c).astype(np.int64) for c in (a, b))
+        a_norms, b_norms = (np.einsum("np,np->n", c, c, dtype=np.float64).astype(np.int64) for c in (a, b))
         nearest = np.empty((len(a), self.n_neighbors), np.int64)
         for part in _parts(len(a), 100):
-            squares = a_norms[part, np.newaxis] + b_norms - 2 * (a[part] @ b.T).astype(np.int64)
+            squares = a_norms[part, np.newaxis] + b_norms
+            for pixels in _parts(a.shape[1], EXACT):
+                squares -= 2 * (a[part, pixels] @ b[:, pixels].T).astype(np.int64)
             keys = self._key(squares, np.arange(len(b)))
             keys = np.sort(np.partition(keys, self.n_neighbors - 1, axis=1)[:, : self.n_neighbors], axis=1)
             nearest[part] = keys % len(b)

@@ -1,18 +1,14 @@
-"""The networks in PyTorch: build, predict, save, load. Weights are safetensors files."""
+"""The networks in PyTorch: build, predict, move images, weights in and out."""
 
-from collections import OrderedDict
-from pathlib import Path
 from typing import assert_never
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import nn
+from torch.nn import functional
 
-from stages.common import files
 from stages.common.architecture import (
     EPSILON,
-    IMAGE_SHAPE,
     MOMENTUM,
     Activation,
     Architecture,
@@ -21,52 +17,67 @@ from stages.common.architecture import (
     Dense,
     Dropout,
     MaxPool,
+    Shape,
     pool_first,
-    shapes,
 )
 
 ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
+ARRAYS = {"weights": "weight", "biases": "bias"}
+ARRAYS |= {"scale": "weight", "shift": "bias", "mean": "running_mean", "variance": "running_var"}
+"""What weights.safetensors and PyTorch call a layer's arrays."""
 
 
-def build(layers: Architecture) -> nn.Sequential:
-    """The network of an architecture: float32 (n, 1, 28, 28) to logits (n, 10)."""
-    layers = pool_first(layers)
-    modules: list[nn.Module] = []
-    shape = IMAGE_SHAPE
-    for layer, output_shape in zip(layers, shapes(layers), strict=True):
-        match layer:
-            case Conv():
-                padding = layer.padding
-                if layer.padding == "same" and (layer.stride > 1 or layer.kernel % 2 == 0):
-                    # PyTorch knows `same` for stride 1 alone, and warns of even kernels
-                    (top, bottom), (left, right) = layer.pads(*shape[1:])
-                    modules.append(nn.ZeroPad2d((left, right, top, bottom)))
-                    padding = "valid"
-                modules.append(
-                    nn.Conv2d(shape[0], layer.filters, layer.kernel, layer.stride, padding=padding)
-                )
-            case MaxPool():
-                modules.append(nn.MaxPool2d(layer.size))
-            case Dense():
-                if len(shape) == 3:
-                    modules.append(nn.Flatten())
-                modules.append(nn.Linear(int(np.prod(shape)), layer.units))
-            case Dropout():
-                modules.append(nn.Dropout(layer.rate))
-            case BatchNorm():
-                kind = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
-                modules.append(kind(shape[0], eps=EPSILON, momentum=1 - MOMENTUM))
-                modules[-1].num_batches_tracked = None  # it counts steps, for nobody
-            case Activation():
-                modules.append(ACTIVATIONS[layer.kind]())
-            case _:
-                assert_never(layer)
-        shape = output_shape
-    return nn.Sequential(*modules).to(memory_format=torch.channels_last)
+class Network(nn.Sequential):
+    """The layers of an architecture. Their modules have the names of weights.safetensors, such as
+    `3_dense`."""
+
+    def __init__(self, architecture: Architecture):
+        super().__init__()
+        shape: Shape = architecture.input_shape
+        self.input_shapes: dict[str, Shape] = {}
+        for place, layer in pool_first(architecture):
+            for name, module in _modules(layer, shape).items():
+                self.add_module(f"{place}_{name}", module)
+            self.input_shapes[f"{place}.{layer.kind}"] = shape
+            shape = layer.output_shape(shape)
+        self.to(memory_format=torch.channels_last)
+
+
+def _modules(layer: object, shape: Shape) -> dict[str, nn.Module]:
+    """What PyTorch makes of one layer that is given one image's `shape`."""
+    match layer:
+        case Conv():
+            modules, padding = {}, layer.padding
+            if layer.padding == "same" and (layer.stride > 1 or layer.kernel % 2 == 0):
+                # PyTorch knows `same` for stride 1 alone, and warns of even kernels
+                (top, bottom), (left, right) = layer.pads(*shape[1:])
+                modules["pad"], padding = nn.ZeroPad2d((left, right, top, bottom)), "valid"
+            return modules | {
+                "conv": nn.Conv2d(shape[0], layer.filters, layer.kernel, layer.stride, padding=padding)
+            }
+        case MaxPool():
+            return {"max_pool": nn.MaxPool2d(layer.size)}
+        case Dense():
+            flatten = {"flatten": nn.Flatten()} if len(shape) == 3 else {}
+            return flatten | {"dense": nn.Linear(int(np.prod(shape)), layer.units)}
+        case Dropout():
+            return {"dropout": nn.Dropout(layer.rate)}
+        case BatchNorm():
+            kind = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
+            return {"batch_norm": kind(shape[0], eps=EPSILON, momentum=1 - MOMENTUM)}
+        case Activation():
+            return {layer.kind: ACTIVATIONS[layer.kind]()}
+        case _:
+            assert_never(layer)
+
+
+def build(architecture: Architecture) -> Network:
+    """The network of an architecture with random first weights: float32 (n, 1, rows, columns) to logits."""
+    return Network(architecture)
 
 
 def to_tensor(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Images (n, 28, 28), of any dtype, as a tensor (n, 1, 28, 28) on `device`.
+    """Images (n, rows, columns), of any dtype, as a tensor (n, 1, rows, columns) on `device`.
 
     The one channel is given the strides of channels-last storage, which PyTorch cannot guess:
     without them the first convolution and pooling run several times slower on a CPU.
@@ -75,35 +86,91 @@ def to_tensor(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 def predict_logits(network: nn.Module, images: torch.Tensor, batch_size: int = 500) -> torch.Tensor:
-    """Logits (n, 10) of float32 images (n, 1, 28, 28), on the network's device."""
+    """Logits (n, classes) of float32 images (n, 1, rows, columns), on the network's device."""
     network.eval()
     with torch.inference_mode():
         return torch.cat([network(batch) for batch in images.split(batch_size)])
 
 
+def logits(network: nn.Module, pixels: np.ndarray) -> np.ndarray:
+    """Logits, float32 (n, classes), of scaled images, float32 (n, rows, columns)."""
+    device = next(network.parameters()).device
+    return predict_logits(network, to_tensor(pixels, device)).cpu().numpy()
+
+
 def predict_proba(network: nn.Module, pixels: np.ndarray) -> np.ndarray:
-    """Class probabilities, float32 (n, 10), of scaled images, float32 (n, 28, 28)."""
+    """Class probabilities, float32 (n, classes), of scaled images, float32 (n, rows, columns)."""
     images = to_tensor(pixels, next(network.parameters()).device)
     return predict_logits(network, images).softmax(dim=1).cpu().numpy()
 
 
-def save(network: nn.Module, path: Path) -> None:
-    """Write the network's weights to `path` (.safetensors)."""
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
-    path.write_bytes(safetensors.torch.save(tensors))
+def move(images: torch.Tensor, transformations: torch.Tensor, ground: float) -> torch.Tensor:
+    """Images (n, 1, rows, columns), each moved by its own of augmentation.draw's (n, 2, 3)."""
+    count, _, rows, columns = images.shape
+    x = torch.arange(columns, device=images.device) - (columns - 1) / 2
+    y = (torch.arange(rows, device=images.device) - (rows - 1) / 2)[:, None]
+    to_x, to_y = transformations.view(count, 2, 3, 1, 1).unbind(dim=1)
+    scale_x, scale_y = 2 / columns, 2 / rows  # grid_sample's coordinates run from -1 to 1
+    sources = torch.stack(
+        [
+            (scale_x * to_x[:, 0]) * x + (scale_x * to_x[:, 1]) * y + scale_x * to_x[:, 2],
+            (scale_y * to_y[:, 0]) * x + (scale_y * to_y[:, 1]) * y + scale_y * to_y[:, 2],
+        ],
+        dim=-1,
+    )
+    moved = functional.grid_sample(images - ground, sources, align_corners=False) + ground
+    return moved.view(count, rows, columns, 1).permute(0, 3, 1, 2)  # channels-last, as `to_tensor`
 
 
-def load(layers: Architecture, path: Path) -> nn.Sequential:
-    """The network of `layers` with the weights that `save` wrote.
+def get_weights(network: Network) -> dict[str, np.ndarray]:
+    """The trained arrays in the layout of weights.safetensors (architecture.weight_shapes), float32."""
+    weights = {}
+    for layer, shape, module in _with_weights(network):
+        for name, tensor in _tensors(layer, module).items():
+            array = tensor.detach().cpu().numpy()
+            weights[f"{layer}.{name}"] = _from_torch(array, shape) if name == "weights" else array
+    return weights
 
-    Raises UserError, naming the file, if it is damaged or of another architecture.
-    """
-    network = build(layers)
-    with files.reading(path, "does not hold this architecture's weights"):
-        tensors = safetensors.torch.load_file(path)
-        if kinds := {tensor.dtype for tensor in tensors.values()} - {torch.float32}:
-            raise TypeError(f"it holds {', '.join(sorted(map(str, kinds)))}, not torch.float32")
-        weights = OrderedDict(tensors)
-        weights._metadata = network.state_dict()._metadata  # else batch norm takes them for an old version's
-        network.load_state_dict(weights)
+
+def load(architecture: Architecture, weights: dict[str, np.ndarray]) -> Network:
+    """The network of an architecture with the arrays that `get_weights` gave, of any framework."""
+    network = build(architecture)
+    with torch.no_grad():
+        for layer, shape, module in _with_weights(network):
+            for name, tensor in _tensors(layer, module).items():
+                array = weights[f"{layer}.{name}"]
+                array = _to_torch(array, shape) if name == "weights" else array
+                tensor.copy_(torch.from_numpy(np.ascontiguousarray(array)))
     return network
+
+
+def _with_weights(network: Network) -> list[tuple[str, Shape, nn.Module]]:
+    """Name, what it is given, and module of each layer that has weights."""
+    modules = {name.replace("_", ".", 1): module for name, module in network.named_children()}
+    return [
+        (name, shape, modules[name])
+        for name, shape in network.input_shapes.items()
+        if any(True for _ in modules[name].parameters())
+    ]
+
+
+def _tensors(layer: str, module: nn.Module) -> dict[str, torch.Tensor]:
+    names = ("scale", "shift", "mean", "variance") if layer.endswith("batch_norm") else ("weights", "biases")
+    return {name: getattr(module, ARRAYS[name]) for name in names}
+
+
+def _from_torch(array: np.ndarray, shape: Shape) -> np.ndarray:
+    if array.ndim == 4:  # (filters, channels, k, k)
+        return array.transpose(2, 3, 1, 0)
+    if len(shape) == 3:  # (units, channels · rows · columns)
+        return array.reshape(-1, *shape).transpose(2, 3, 1, 0).reshape(-1, len(array))
+    return array.T
+
+
+def _to_torch(array: np.ndarray, shape: Shape) -> np.ndarray:
+    if array.ndim == 4:  # (k, k, channels, filters)
+        return array.transpose(3, 2, 0, 1)
+    if len(shape) == 3:  # (rows · columns · channels, units)
+        channels, rows, columns = shape
+        return array.reshape(rows, columns, channels, -1).transpose(3, 2, 0, 1).reshape(array.shape[1], -1)
+    return array.T

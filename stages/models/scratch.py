@@ -10,16 +10,12 @@ The method: Rumelhart, Hinton and Williams, Learning representations by back-pro
 Nature 323, 1986.
 """
 
-import io
-import zipfile
-from pathlib import Path
 from typing import assert_never
 
 import numpy as np
 
-from stages.common import architecture, files
-from stages.common.architecture import Architecture
-from stages.common.command import UserError
+from stages.common import architecture as spec
+from stages.common.architecture import Architecture, Shape, pool_first
 
 
 class Layer:
@@ -248,10 +244,10 @@ class BatchNorm(Layer):
         if training:
             batch_mean = mean_of_channels(x)
             batch_variance = mean_of_channels((x - batch_mean) ** 2)
-            mean += (1 - architecture.MOMENTUM) * (batch_mean - mean)
-            variance += (1 - architecture.MOMENTUM) * (batch_variance - variance)
+            mean += (1 - spec.MOMENTUM) * (batch_mean - mean)
+            variance += (1 - spec.MOMENTUM) * (batch_variance - variance)
             mean, variance = batch_mean, batch_variance
-        self.deviation = np.sqrt(variance + x.dtype.type(architecture.EPSILON))
+        self.deviation = np.sqrt(variance + x.dtype.type(spec.EPSILON))
         self.normal = (x - mean) / self.deviation
         return self.parameters["scale"] * self.normal + self.parameters["shift"]
 
@@ -285,10 +281,14 @@ INITIALIZATIONS = {"glorot": glorot_uniform, "he": he_normal}
 
 
 class Network:
-    """Layers in a row: images, float32 (n, 28, 28), to logits (n, 10)."""
+    """Layers in a row: images, float32 (n, rows, columns), to logits (n, classes).
 
-    def __init__(self, layers: list[Layer]):
+    names: of the layers, in order, as in weights.safetensors.
+    """
+
+    def __init__(self, layers: list[Layer], names: list[str] | None = None):
         self.layers = layers
+        self.names = names or list(map(str, range(len(layers))))
 
     def forward(self, images: np.ndarray, training: bool = False) -> np.ndarray:
         x = images[..., np.newaxis]  # one channel
@@ -306,7 +306,7 @@ class Network:
 
     @property
     def parameters(self) -> dict[str, np.ndarray]:
-        """Every weight and bias, named like `0.weights` after the layer's place."""
+        """Every weight and bias, named like `0.dense.weights` after its layer."""
         return self._collect("parameters")
 
     @property
@@ -315,46 +315,48 @@ class Network:
         return self._collect("gradients")
 
     @property
-    def saved(self) -> dict[str, np.ndarray]:
+    def weights(self) -> dict[str, np.ndarray]:
         """All that a trained network consists of: parameters and running means."""
         return self._collect("parameters") | self._collect("running")
 
     def _collect(self, which: str) -> dict[str, np.ndarray]:
         return {
-            f"{place}.{name}": array
-            for place, layer in enumerate(self.layers)
+            f"{layer_name}.{name}": array
+            for layer_name, layer in zip(self.names, self.layers, strict=True)
             for name, array in getattr(layer, which).items()
         }
 
 
-def build(layers: Architecture, generator: np.random.Generator, initialization: str = "glorot") -> Network:
+def build(
+    architecture: Architecture, generator: np.random.Generator, initialization: str = "glorot"
+) -> Network:
     """The network of an architecture with random first weights from `generator`."""
-    layers = architecture.pool_first(layers)
     first_weights = INITIALIZATIONS[initialization]
-    built: list[Layer] = []
-    shape = architecture.IMAGE_SHAPE
-    for layer, output_shape in zip(layers, architecture.shapes(layers), strict=True):
+    built: dict[str, Layer] = {}
+    shape: Shape = architecture.input_shape
+    for place, layer in pool_first(architecture):
+        name = f"{place}.{layer.kind}"
         match layer:
-            case architecture.Conv():
+            case spec.Conv():
                 k, (channels, rows, columns) = layer.kernel, shape
                 weights = first_weights((k, k, channels, layer.filters), generator)
-                built.append(Conv2D(weights, layer.pads(rows, columns), layer.stride))
-            case architecture.MaxPool():
-                built.append(MaxPool2D(layer.size))
-            case architecture.Dense():
+                built[name] = Conv2D(weights, layer.pads(rows, columns), layer.stride)
+            case spec.MaxPool():
+                built[name] = MaxPool2D(layer.size)
+            case spec.Dense():
                 if len(shape) == 3:
-                    built.append(Flatten())
-                built.append(Dense(first_weights((int(np.prod(shape)), layer.units), generator)))
-            case architecture.Dropout():
-                built.append(Dropout(layer.rate, generator))
-            case architecture.BatchNorm():
-                built.append(BatchNorm(shape[0]))
-            case architecture.Activation():
-                built.append(ACTIVATIONS[layer.kind]())
+                    built[f"{place}.flatten"] = Flatten()
+                built[name] = Dense(first_weights((int(np.prod(shape)), layer.units), generator))
+            case spec.Dropout():
+                built[name] = Dropout(layer.rate, generator)
+            case spec.BatchNorm():
+                built[name] = BatchNorm(shape[0])
+            case spec.Activation():
+                built[name] = ACTIVATIONS[layer.kind]()
             case _:
                 assert_never(layer)
-        shape = output_shape
-    return Network(built)
+        shape = layer.output_shape(shape)
+    return Network(list(built.values()), list(built))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -436,45 +438,50 @@ class Adam:
             array -= learning_rate / scale_m * m / (np.sqrt(v / scale_v) + self.epsilon)
 
 
-def predict_logits(network: Network, pixels: np.ndarray, batch_size: int = 100) -> np.ndarray:
-    """Logits, float32 (n, 10), of scaled images, float32 (n, 28, 28)."""
+def logits(network: Network, pixels: np.ndarray, batch_size: int = 100) -> np.ndarray:
+    """Logits, float32 (n, classes), of scaled images, float32 (n, rows, columns)."""
     batches = range(0, len(pixels), batch_size)
     return np.concatenate([network.forward(pixels[start : start + batch_size]) for start in batches])
 
 
 def predict_proba(network: Network, pixels: np.ndarray) -> np.ndarray:
-    """Class probabilities, float32 (n, 10), of scaled images, float32 (n, 28, 28)."""
-    return softmax(predict_logits(network, pixels))
+    """Class probabilities, float32 (n, classes), of scaled images, float32 (n, rows, columns)."""
+    return softmax(logits(network, pixels))
 
 
-def save(network: Network, path: Path) -> None:
-    """Write the network's weights to `path` (.npz); equal weights give equal bytes.
+def move(images: np.ndarray, transformations: np.ndarray, ground: float) -> np.ndarray:
+    """Images (n, rows, columns), each moved by its own of augmentation.draw's (n, 2, 3).
 
-    `np.savez` would write the same arrays, in a frame that differs between Python 3.11.2 and 3.11.7.
+    A moved pixel is the mean of the four pixels around its source, each weighted by how near it is
+    (bilinear).
     """
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, array in network.saved.items():
-            content = io.BytesIO()
-            np.save(content, array)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue())
+    count, rows, columns = images.shape
+    middle_x, middle_y = (columns - 1) / 2, (rows - 1) / 2
+    x = np.arange(columns, dtype=np.float32) - np.float32(middle_x)
+    y = np.arange(rows, dtype=np.float32)[:, np.newaxis] - np.float32(middle_y)
+    a = transformations[..., np.newaxis, np.newaxis]  # (n, 2, 3, 1, 1)
+    source_x = a[:, 0, 0] * x + (a[:, 0, 1] * y + (a[:, 0, 2] + np.float32(middle_x + 1)))
+    source_y = a[:, 1, 0] * x + (a[:, 1, 1] * y + (a[:, 1, 2] + np.float32(middle_y + 1)))
+    framed = np.pad(images, ((0, 0), (1, 2), (1, 2)), constant_values=ground).ravel()
+    np.clip(source_x, 0, columns + 1, out=source_x)  # beyond the frame all is ground
+    np.clip(source_y, 0, rows + 1, out=source_y)
+    left, top = source_x.astype(np.int32), source_y.astype(np.int32)
+    right_share, lower_share = source_x - left, source_y - top
+    width = columns + 3
+    place = left + top * width + (np.arange(count, dtype=np.int32) * ((rows + 3) * width))[:, None, None]
+    upper = framed[place] * (1 - right_share) + framed[place + 1] * right_share
+    lower = framed[place + width] * (1 - right_share) + framed[place + width + 1] * right_share
+    return upper * (1 - lower_share) + lower * lower_share
 
 
-def load(layers: Architecture, path: Path) -> Network:
-    """The network of `layers` with the weights that `save` wrote.
+def get_weights(network: Network) -> dict[str, np.ndarray]:
+    """The trained arrays in the layout of weights.safetensors, float32."""
+    return network.weights
 
-    Raises UserError, naming the file, if it is damaged, holds Python objects (which are never
-    unpickled) or the weights of another architecture.
-    """
-    network = build(layers, np.random.default_rng(0))
-    arrays = network.saved
-    with files.reading(path, "is no .npz file of numbers"), np.load(path, allow_pickle=False) as archive:
-        saved = {name: archive[name] for name in archive.files}
-    if _layout(saved) != _layout(arrays):
-        raise UserError(f"{path} does not hold this architecture's weights")
-    for name, array in arrays.items():
-        array[...] = saved[name]
+
+def load(architecture: Architecture, weights: dict[str, np.ndarray]) -> Network:
+    """The network of an architecture with the arrays that `get_weights` gave, of any framework."""
+    network = build(architecture, np.random.default_rng(0))
+    for name, array in network.weights.items():
+        array[...] = weights[name]
     return network
-
-
-def _layout(arrays: dict[str, np.ndarray]) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-    return {name: (array.dtype, array.shape) for name, array in arrays.items()}

@@ -1,9 +1,10 @@
 """Classifiers with scikit-learn's interface: build, predict, save, load. Models are .skops files.
 
 A model's `library` names the module beside this one from which its classifier comes, or this one:
-PACKAGE is where its classes lie, TRUSTED what files of them hold, ARGUMENTS what its classifiers
-take beside what their signatures name, and DEFAULTS what they get unless an entry says otherwise.
-scikit-learn's classes go with every library.
+PACKAGE is where its classes lie, DISTRIBUTION what is installed for it, ERRORS what it raises of its own,
+TRUSTED what files of its classes hold, ARGUMENTS what its classifiers take beside what their signatures
+name, and DEFAULTS what they get unless an entry says otherwise. scikit-learn's classes go with every
+library.
 """
 
 import io
@@ -19,18 +20,18 @@ from typing import Any
 
 import numpy as np
 
-from stages.common import files
-from stages.common.command import UserError
-from stages.common.dataset import CLASSES
-from stages.common.environment import without
+from stages.common import dataset
+from stages.console.errors import UserError, reading
+from stages.models.without import without
 
-with without("pandas", "pytest"):  # it takes what it finds, for what nobody here does
+with without("pandas", "pytest"):
     from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier
-    from sklearn.exceptions import ConvergenceWarning  # noqa: F401, for the stage
-with without("pytest", "torch"):  # skops walks through all of scikit-learn, corners of which import them
+with without("pytest", "torch"):
     import skops.io
 
 PACKAGE = "sklearn"
+DISTRIBUTION = "scikit-learn"
+ERRORS: tuple[type[Exception], ...] = ()
 TRUSTED = [
     "sklearn.calibration._CalibratedClassifier",
     "sklearn.calibration._SigmoidCalibration",
@@ -134,7 +135,7 @@ def _resolve(value: Any, seed: int, library: ModuleType) -> Any:
 
 
 def fit(classifier: ClassifierMixin, pixels: np.ndarray, labels: np.ndarray) -> None:
-    """Fit `classifier` in place to images (n, 28, 28) and labels (n,)."""
+    """Fit `classifier` in place to images (n, rows, columns) and labels (n,)."""
     classifier.fit(to_rows(pixels), labels.astype(np.int64))  # some count with -1
     for part in _walk(classifier):
         learnt = vars(part)
@@ -161,24 +162,53 @@ def needs_one_thread(classifier: ClassifierMixin) -> bool:
     return any(machines) or any(forests) or "liblinear" in str(classifier.get_params())
 
 
-def predict_proba(classifier: ClassifierMixin, pixels: np.ndarray) -> np.ndarray:
-    """Class probabilities, float64 (n, 10), of scaled images, float32 (n, 28, 28).
+def predict_proba(classifier: ClassifierMixin, pixels: np.ndarray, classes: int) -> np.ndarray:
+    """Class probabilities, float64 (n, classes), of scaled images, float32 (n, rows, columns).
 
     A class that no training image showed has probability 0. Raises UserError if the classifier does
-    not predict those that were shown, as some do not if that is one alone.
+    not predict those that were shown, as some do not if that is one alone, or if a row does not sum to 1.
     """
-    probabilities = np.zeros((len(pixels), CLASSES))
+    probabilities = np.zeros((len(pixels), classes))
     shown = classifier.predict_proba(to_rows(pixels))
     if shown.shape != (len(pixels), len(classifier.classes_)):
         raise UserError(
             f"it predicts {shown.shape[-1]} classes, but the training images show {len(classifier.classes_)}"
         )
+    if (np.abs(shown.sum(axis=1) - 1) > 1e-4).any():
+        raise UserError("its probabilities do not sum to 1; choose other arguments")
     probabilities[:, classifier.classes_] = shown
     return probabilities
 
 
+def prepare(images: np.ndarray, recipe: dict[str, Any]) -> np.ndarray:
+    """uint8 images (n, rows, columns) as float32 in the recipe's pixel_range and number of gray_levels.
+
+    Trees sort the pixels at every split: with few different values that is much faster.
+    """
+    if levels := recipe.get("gray_levels"):
+        steps = images.astype(np.uint16) * levels // 256  # 0 … levels - 1
+        images = (steps * 255 // (levels - 1)).astype(np.uint8)
+    return dataset.scale_pixels(images, recipe["pixel_range"])
+
+
+def summarize(recipe: dict[str, Any]) -> str:
+    """What a classifier is, in a few words, such as 'PCA + LogisticRegression' or 'SVC, 4 gray levels'."""
+    levels = recipe.get("gray_levels")
+    return _name(recipe) + (f", {levels} gray levels" if levels else "")
+
+
+def _name(recipe: dict[str, Any]) -> str:
+    arguments = recipe.get("arguments") or {}
+    if isinstance(steps := arguments.get("steps"), list):  # of a pipeline
+        return " + ".join(_name(step[1]) for step in steps if isinstance(step[1], dict))
+    name = recipe["estimator"].rpartition(".")[2]
+    if isinstance(inner := arguments.get("estimator"), dict):
+        return f"{name} of {_name(inner)}"
+    return name
+
+
 def to_rows(pixels: np.ndarray) -> np.ndarray:
-    """Images (n, 28, 28) as rows (n, 784)."""
+    """Images (n, rows, columns) as rows of pixels (n, rows · columns)."""
     return pixels.reshape(len(pixels), -1)
 
 
@@ -226,9 +256,12 @@ def _walk(thing: Any) -> Iterator[BaseEstimator]:
 
 
 LEARNT = (
-    *("coef_", "intercept_"),  # linear models
-    *("components_", "mean_"),  # principal components
-    *("support_vectors_", "dual_coef_"),  # with intercept_: support vector machines
+    "coef_",  # linear models
+    "intercept_",
+    "components_",  # principal components
+    "mean_",
+    "support_vectors_",  # support vector machines
+    "dual_coef_",
     "images_",  # neighbours
 )
 """Where scikit-learn's classifiers keep the numbers that they learn."""
@@ -237,10 +270,10 @@ LAST = ("final_estimator_", "best_estimator_")
 """Where those of stacks and searches keep the one that has the last word."""
 
 
-def save(classifier: ClassifierMixin, path: Path, library: ModuleType) -> None:
-    """Write the fitted classifier to `path` (.skops); equal classifiers give equal bytes.
+def dumps(classifier: ClassifierMixin, library: ModuleType) -> bytes:
+    """The fitted classifier as a .skops file; equal classifiers give equal bytes.
 
-    Raises UserError, and writes nothing, if `load` would refuse it.
+    Raises UserError if `load` would refuse it.
     """
     content = skops.io.dumps(classifier)
     if unknown := set(skops.io.get_untrusted_types(data=content)) - {*TRUSTED, *library.TRUSTED}:
@@ -248,10 +281,8 @@ def save(classifier: ClassifierMixin, path: Path, library: ModuleType) -> None:
             f"it would be saved with {', '.join(sorted(unknown))}, which nothing loads again without "
             "running code: choose other arguments or another classifier"
         )
-    with (
-        zipfile.ZipFile(io.BytesIO(content)) as source,
-        zipfile.ZipFile(path, "w") as target,
-    ):
+    result = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(result, "w") as target:
         schema = json.loads(source.read("schema.json"))
         numbers: dict[int, int] = {}
         arrays: dict[str, str] = {}
@@ -259,6 +290,7 @@ def save(classifier: ClassifierMixin, path: Path, library: ModuleType) -> None:
         for old, new in arrays.items():
             _write(target, new, source.read(old))
         _write(target, "schema.json", json.dumps(schema))
+    return result.getvalue()
 
 
 def _renumber(node: Any, numbers: dict[int, int], arrays: dict[str, str]) -> None:
@@ -283,13 +315,13 @@ def _write(archive: zipfile.ZipFile, name: str, content: str | bytes) -> None:
     archive.writestr(entry, content, zipfile.ZIP_DEFLATED, compresslevel=1)
 
 
-def load(path: Path, library: ModuleType) -> ClassifierMixin:
-    """The classifier that `save` wrote.
+def load(path: Path, library: ModuleType, remedy: str = "dvc repro") -> ClassifierMixin:
+    """The classifier of a .skops file. remedy: the command that makes the file anew.
 
     Raises UserError, naming the file, if it is damaged or wants anything but classes of scikit-learn
     and `library`, which is never executed.
     """
-    with files.reading(path, "is no .skops file of a classifier"):
+    with reading(path, "is no .skops file of a classifier", Exception, remedy=remedy):
         classifier = skops.io.load(path, trusted=[*TRUSTED, *library.TRUSTED])
     if not (isinstance(classifier, BaseEstimator) and is_classifier(classifier)):
         raise UserError(f"{path} holds {type(classifier).__name__}, not a classifier")

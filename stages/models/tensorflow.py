@@ -1,27 +1,17 @@
-"""The networks in Keras 3 on TensorFlow: build, predict, save, load. Weights are .weights.h5 files."""
+"""The networks in Keras 3 on TensorFlow: build, predict, move images, weights in and out."""
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal, assert_never
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
-import h5py
 import numpy as np
 
-from stages.common.environment import without
-
-with without("matplotlib", "pandas", "sklearn"):  # Keras takes what it finds, for what nobody here does
-    import keras
-    import tensorflow as tf
-
-from stages.common import files
 from stages.common.architecture import (
     EPSILON,
-    IMAGE_SHAPE,
     MOMENTUM,
     Activation,
     Architecture,
@@ -30,35 +20,47 @@ from stages.common.architecture import (
     Dense,
     Dropout,
     MaxPool,
+    Shape,
     pool_first,
-    shapes,
 )
+from stages.console import chatter
+from stages.models.without import without
+
+with chatter.hidden(), without("matplotlib", "pandas", "sklearn"):
+    import keras
+    import tensorflow as tf
 
 keras.config.set_floatx("float32")  # whatever the user's own ~/.keras says
 keras.config.set_image_data_format("channels_last")
 keras.config.set_epsilon(1e-7)
 
 
-def build(layers: Architecture) -> keras.Sequential:
-    """The network of an architecture: float32 (n, 28, 28, 1) to logits (n, 10)."""
-    layers = pool_first(layers)
-    channels, rows, columns = IMAGE_SHAPE
+ARRAYS = {"batch_norm": ("scale", "shift", "mean", "variance")}
+"""What weights.safetensors calls the arrays of Keras's `get_weights`, by the kind of the layer."""
+WEIGHTS_AND_BIASES = ("weights", "biases")
+"""What it calls those of all other kinds."""
+
+
+def build(architecture: Architecture) -> keras.Sequential:
+    """The network of an architecture: float32 (n, rows, columns, 1) to logits (n, classes).
+
+    Its layers have the names of weights.safetensors, such as `3.dense`; Keras would count on over all
+    networks.
+    """
+    channels, rows, columns = architecture.input_shape
     network = keras.Sequential([keras.Input((rows, columns, channels), dtype="float32")], name="network")
-    shape = IMAGE_SHAPE
-    for place, (layer, output_shape) in enumerate(zip(layers, shapes(layers), strict=True)):
-        name = f"{layer.kind}_{place}"  # Keras would count on over all networks, and saves the names
+    shape: Shape = architecture.input_shape
+    for place, layer in pool_first(architecture):
+        name = f"{place}.{layer.kind}"
         match layer:
             case Conv():
-                network.add(
-                    keras.layers.Conv2D(
-                        layer.filters, layer.kernel, layer.stride, padding=layer.padding, name=name
-                    )
-                )
+                options = {"strides": layer.stride, "padding": layer.padding, "name": name}
+                network.add(keras.layers.Conv2D(layer.filters, layer.kernel, **options))
             case MaxPool():
                 network.add(keras.layers.MaxPooling2D(layer.size, name=name))
             case Dense():
                 if len(shape) == 3:
-                    network.add(keras.layers.Flatten(name=f"flatten_{place}"))
+                    network.add(keras.layers.Flatten(name=f"{place}.flatten"))
                 network.add(keras.layers.Dense(layer.units, name=name))
             case Dropout():
                 network.add(keras.layers.Dropout(layer.rate, name=name))
@@ -68,7 +70,7 @@ def build(layers: Architecture) -> keras.Sequential:
                 network.add(keras.layers.Activation(layer.kind, name=name))
             case _:
                 assert_never(layer)
-        shape = output_shape
+        shape = layer.output_shape(shape)
     return network
 
 
@@ -112,7 +114,7 @@ def computing_in(precision: Literal["float32", "bfloat16"], network: keras.Seque
 
 
 def predict_logits(network: keras.Model, images: tf.Tensor, batch_size: int = 500) -> tf.Tensor:
-    """Logits (n, 10) of float32 images (n, 28, 28, 1)."""
+    """Logits (n, classes) of float32 images (n, rows, columns, 1)."""
     forward = _compiled(network)
     batches = range(0, len(images), batch_size)
     return tf.concat([forward(images[start : start + batch_size]) for start in batches], axis=0)
@@ -121,36 +123,54 @@ def predict_logits(network: keras.Model, images: tf.Tensor, batch_size: int = 50
 @lru_cache(maxsize=1)
 def _compiled(network: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     """The network as one graph, made once: it takes as long as predicting thousands of images."""
-    channels, rows, columns = IMAGE_SHAPE
-    return tf.function(network, input_signature=[tf.TensorSpec([None, rows, columns, channels], tf.float32)])
+    return tf.function(network, input_signature=[tf.TensorSpec(network.input_shape, tf.float32)])
+
+
+def logits(network: keras.Model, pixels: np.ndarray) -> np.ndarray:
+    """Logits, float32 (n, classes), of scaled images, float32 (n, rows, columns)."""
+    return predict_logits(network, tf.constant(pixels[..., np.newaxis])).numpy()
 
 
 def predict_proba(network: keras.Model, pixels: np.ndarray) -> np.ndarray:
-    """Class probabilities, float32 (n, 10), of scaled images, float32 (n, 28, 28)."""
+    """Class probabilities, float32 (n, classes), of scaled images, float32 (n, rows, columns)."""
     return tf.nn.softmax(predict_logits(network, tf.constant(pixels[..., np.newaxis]))).numpy()
 
 
-def save(network: keras.Model, path: Path) -> None:
-    """Write the network's weights to `path`, which must end in .weights.h5."""
-    room = 2**16 + sum(2**13 + weights.numpy().nbytes for weights in network.weights)
-    path.write_bytes(bytes(room))  # on a full disk this fails, where HDF5 would crash
-    path.unlink()
-    network.save_weights(path)
+def move(images: tf.Tensor, transformations: tf.Tensor, ground: float) -> tf.Tensor:
+    """Images (n, rows, columns, 1), each moved by its own of augmentation.draw's (n, 2, 3)."""
+    _, rows, columns, _ = images.shape
+    middle = tf.constant([[(columns - 1) / 2], [(rows - 1) / 2]])
+    linear, shift = transformations[:, :, :2], transformations[:, :, 2:]
+    shift += middle - linear @ middle  # its coordinates begin in a corner
+    affine = tf.reshape(tf.concat([linear, shift], axis=2), (-1, 6))
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=tf.pad(affine, ((0, 0), (0, 2))),
+        output_shape=tf.constant((rows, columns)),
+        fill_value=ground,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )
 
 
-def load(layers: Architecture, path: Path) -> keras.Sequential:
-    """The network of `layers` with the weights that `save` wrote.
+def get_weights(network: keras.Model) -> dict[str, np.ndarray]:
+    """The trained arrays in the layout of weights.safetensors (architecture.weight_shapes), float32."""
+    return {
+        f"{layer.name}.{name}": array
+        for layer in network.layers
+        for name, array in zip(_names(layer), layer.get_weights(), strict=True)
+    }
 
-    Raises UserError, naming the file, if it is damaged or of another architecture.
-    """
-    network = build(layers)
-    with files.reading(path, "does not hold this architecture's weights"):
-        with h5py.File(path) as file:
-            file.visititems(_refuse_other_types)
-        network.load_weights(path)
+
+def load(architecture: Architecture, weights: dict[str, np.ndarray]) -> keras.Sequential:
+    """The network of an architecture with the arrays that `get_weights` gave, of any framework."""
+    network = build(architecture)
+    for layer in network.layers:
+        layer.set_weights([weights[f"{layer.name}.{name}"] for name in _names(layer)])
     return network
 
 
-def _refuse_other_types(name: str, item: h5py.Group | h5py.Dataset) -> None:
-    if isinstance(item, h5py.Dataset) and item.dtype != np.float32:
-        raise TypeError(f"{name} holds {item.dtype}, not float32")
+def _names(layer: keras.Layer) -> tuple[str, ...]:
+    if not layer.weights:
+        return ()
+    return ARRAYS.get(layer.name.partition(".")[2], WEIGHTS_AND_BIASES)

@@ -1,4 +1,7 @@
-"""Pictures of the data and of all models together. Each function draws one and returns it."""
+"""Pictures of the data and of all models together. Each function draws one and returns it.
+
+Images: uint8 (n, rows, columns). classes: their names in the data set's order.
+"""
 
 import math
 from itertools import combinations
@@ -7,28 +10,28 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 
 from stages.pictures.style import (
-    DIGIT_COLOURS,
     UNITS,
     WRONG,
+    class_colours,
     colour_of,
+    draw_matrix,
     draw_sheet,
-    ink_on,
     label_points,
-    leave_bare,
     plot_epochs,
+    short,
     width_of,
 )
 
+MODEL_CELL = (0.36, 0.3)
+"""Inches across and down that two models' figure takes in a matrix."""
 
-def draw_samples(images: np.ndarray, labels: np.ndarray, columns: int) -> Figure:
-    """Images of the data set, uint8 (n, 28, 28), in rows of `columns`, with their labels below."""
-    captions, black = [str(label) for label in labels], ["black"] * len(images)
-    return draw_sheet(
-        images, captions, black, columns, "Training images at random", "label (digit)", cell=0.8
-    )
+
+def draw_samples(images: np.ndarray, names: list[str], columns: int) -> Figure:
+    """Images of the data set in rows of `columns`, with the names of their classes below."""
+    captions, black = [short(name) for name in names], ["black"] * len(images)
+    return draw_sheet(images, captions, black, columns, "Training images at random", "label (class)", 0.8)
 
 
 def draw_accuracies(summary: pd.DataFrame) -> Figure:
@@ -117,100 +120,119 @@ def draw_cost(cost: pd.Series, errors: pd.Series, what: str) -> Figure:
     return figure
 
 
-def draw_embedding(embedding: pd.DataFrame) -> Figure:
-    """The test images on a plane, by PCA and by t-SNE, coloured by digit."""
-    figure, axes = plt.subplots(1, 2, figsize=(10.4, 5.2))
-    figure.subplots_adjust(left=0.075, right=0.92, bottom=0.11, top=0.92, wspace=0.2)
+def draw_embedding(embedding: pd.DataFrame, classes: tuple[str, ...]) -> Figure:
+    """The test images on a plane, by PCA and by t-SNE, coloured by class; up to 20 classes have a legend."""
+    legend, labels = len(classes) <= 20, [short(name) for name in classes]
+    size = 6 if len(classes) > 30 else 13 if max(map(len, labels)) <= 2 else 9
+    room = width_of(labels, 9) + 0.6 if legend else width_of(labels, size) / 2 + 0.15
+    width, height = (9.6 + room, 5.2) if legend else (11.7 + room, 6.6)
+    figure, axes = plt.subplots(1, 2, figsize=(width, height))
+    figure.subplots_adjust(left=0.78 / width, right=1 - room / width, bottom=0.11, top=0.92, wspace=0.2)
+    colours = dict(zip(classes, class_colours(len(classes)), strict=True))
     names = {"pca": ("PCA", "principal component"), "tsne": ("t-SNE", "t-SNE axis")}
     for axis, (method, (name, label)) in zip(axes, names.items(), strict=True):
         columns = [f"{method}_1", f"{method}_2"]
-        for digit, rows in embedding.groupby("digit"):
-            x, y = rows[columns].to_numpy().T
-            axis.scatter(x, y, s=7, color=DIGIT_COLOURS[digit], label=str(digit), linewidths=0)
-        middles = embedding.groupby("digit")[columns].median()
-        size = np.ptp(embedding[columns].to_numpy(), axis=0)
-        size = np.where(size > 0, size, 1)  # images on a line
-        for digit, (x, y) in zip(middles.index, size * _apart(middles / size, 0.06), strict=True):
+        by_class = dict(list(embedding.groupby("class")))
+        for each in [each for each in classes if each in by_class]:
+            x, y = by_class[each][columns].to_numpy().T
+            axis.scatter(x, y, s=7, color=colours[each], label=short(each), linewidths=0)
+        middles = embedding.groupby("class")[columns].median()
+        extent = np.ptp(embedding[columns].to_numpy(), axis=0)
+        extent = np.where(extent > 0, extent, 1)  # images on a line
+        for each, (x, y) in zip(middles.index, extent * _apart(middles / extent, 0.06), strict=True):
             axis.text(
                 x,
                 y,
-                str(digit),
-                fontsize=13,
+                short(each),
+                fontsize=size,
                 fontweight="bold",
                 ha="center",
                 va="center",
-                bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.7, "linewidth": 0},
+                bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "alpha": 0.6, "linewidth": 0},
             )
         axis.set(
             title=f"{name}: {len(embedding):,} test images",
             xlabel=f"{label} 1 (no unit)",
             ylabel=f"{label} 2 (no unit)",
         )
-    figure.legend(*axes[0].get_legend_handles_labels(), title="digit", loc="center right", markerscale=2.5)
+    if legend:
+        shown = axes[0].get_legend_handles_labels()
+        figure.legend(*shown, title="class", loc="center right", markerscale=2.5)
     return figure
 
 
 def draw_agreement(pairs: pd.DataFrame, models: list[str]) -> Figure:
-    """For every two models the share of test images to which both give the same digit."""
-    share = _square(pairs, models, "agreement")
-    figure, axis = _matrix(models)
-    lowest = min(99, 100 * share.min())
-    picture = axis.imshow(100 * share, cmap="viridis", vmin=lowest, vmax=100, aspect="auto")
-    for i, j in np.argwhere(~np.eye(len(models), dtype=bool)):
-        colour = ink_on(picture.to_rgba(100 * share[i, j]))
-        shown = 100.0 if share[i, j] == 1 else min(99.9, 100 * share[i, j])  # not rounded to complete
-        axis.text(j, i, f"{shown:.1f}", color=colour, fontsize=7.5, ha="center", va="center")
-    axis.set(title="How often two models give the same digit", xlabel="model", ylabel="model")
-    _colour_bar(figure, axis, picture, "same digit (% of the test images)")
-    return figure
+    """For every two models the share of test images for which both predict the same class."""
+    share = 100 * _square(pairs, models, "agreement", 1)
+    shown = np.where(share == 100, 100, np.minimum(99.9, share))  # not rounded to complete
+    texts = np.array([[f"{value:.1f}" for value in row] for row in shown], object)
+    texts[np.eye(len(models), dtype=bool)] = ""
+    return draw_matrix(
+        share,
+        texts,
+        models,
+        MODEL_CELL,
+        7.5,
+        "same class (% of the test images)",
+        {"title": "How often two models predict the same class", "xlabel": "model", "ylabel": "model"},
+        cmap="viridis",
+        vmin=min(99, share.min()),
+        vmax=100,
+    )
 
 
 def draw_pairs(pairs: pd.DataFrame, models: list[str], level: float) -> Figure:
     """Accuracy of the row's model less the column's; gray where p_holm is not below `level`."""
-    reverse = pairs.assign(model=pairs.other, other=pairs.model, difference=-pairs.difference)
-    both = pd.concat([pairs, reverse])
-    difference = 100 * both.pivot(index="model", columns="other", values="difference").loc[models, models]
-    p = both.pivot(index="model", columns="other", values="p_holm").loc[models, models].to_numpy()
-    difference = difference.to_numpy() + 0.0  # -0.0 becomes 0.0
-    shown = np.where(p < level, difference, np.nan)
-    limit = max(0.01, np.nanpercentile(np.abs(difference), 80))
-    figure, axis = _matrix(models)
-    axis.set_facecolor("#e8eaed")
-    picture = axis.imshow(shown, cmap="RdYlGn", vmin=-limit, vmax=limit, aspect="auto")
-    for i, j in np.argwhere(~np.isnan(difference)):
-        colour = "black" if np.isnan(shown[i, j]) else ink_on(picture.to_rgba(shown[i, j]))
-        text = f"{difference[i, j]:+.{1 if abs(difference[i, j]) >= 9.95 else 2}f}"
-        axis.text(j, i, text, color=colour, fontsize=7, ha="center", va="center")
-    axis.set(
-        title=f"Accuracy of the row's model less the column's; gray: may be chance (corrected p ≥ {level:g})",
-        xlabel="compared with",
-        ylabel="model",
+    half = _square(pairs, models, "difference", 0)
+    rows = pairs.model.map(models.index), pairs.other.map(models.index)
+    half[rows[::-1]] *= -1
+    difference = 100 * half + 0.0  # -0.0 becomes 0.0
+    significant = _square(pairs, models, "p_holm", 1) < level
+    texts = np.array([[f"{d:+.{1 if abs(d) >= 9.95 else 2}f}" for d in row] for row in difference], object)
+    texts[np.eye(len(models), dtype=bool)] = ""
+    limit = max(0.01, np.percentile(np.abs(difference[texts != ""]), 80))
+    figure = draw_matrix(
+        np.where(significant, difference, np.nan),
+        texts,
+        models,
+        MODEL_CELL,
+        7,
+        "difference of accuracy (percentage points)",
+        {
+            "title": f"Accuracy of the row's model less the column's; gray: not significant (p ≥ {level:g})",
+            "xlabel": "compared with",
+            "ylabel": "model",
+        },
+        {"extend": "both"},
+        cmap="RdYlGn",
+        vmin=-limit,
+        vmax=limit,
     )
-    _colour_bar(figure, axis, picture, "difference of accuracy (percentage points)", extend="both")
+    figure.axes[0].set_facecolor("#e8eaed")
     return figure
 
 
 def draw_contributions(contributions: pd.DataFrame, accuracy: float, level: float) -> Figure:
     """What the mean of all probabilities gains or loses by each model. accuracy: of that mean.
 
-    Gains whose p_holm is below `level` are called real.
+    Gains whose p_holm is below `level` are significant.
     """
     rows = contributions.sort_values("gain", kind="stable")
     size = 6.2 + width_of(rows.model, 9), 1.4 + 0.27 * len(rows)
     figure, axis = plt.subplots(figsize=size, layout="constrained")
     colours = [colour_of(model) for model in rows.model]
-    real = rows.p_holm.to_numpy() < level
+    significant = rows.p_holm.to_numpy() < level
     patches = axis.barh(rows.model, 100 * rows.gain, color=colours)
-    for patch, certain in zip(patches, real, strict=True):
+    for patch, certain in zip(patches, significant, strict=True):
         patch.set_alpha(1 if certain else 0.45)
-    labels = [f"{100 * g:+.2f}{' *' if c else ''}" for g, c in zip(rows.gain, real, strict=True)]
+    labels = [f"{100 * g:+.2f}{' *' if c else ''}" for g, c in zip(rows.gain, significant, strict=True)]
     axis.bar_label(patches, labels, padding=4, fontsize=9)
     axis.margins(x=0.18)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.grid(axis="y", visible=False)
     axis.set(
         ylim=(-0.8, len(rows) - 0.2),
-        xlabel=f"gain of accuracy by the model (percentage points); * real (corrected p < {level:g})",
+        xlabel=f"gain of accuracy by the model (percentage points); * significant (p < {level:g})",
         ylabel="model",
         title=f"What each model adds to the mean of all ({accuracy:.2%})",
     )
@@ -218,14 +240,14 @@ def draw_contributions(contributions: pd.DataFrame, accuracy: float, level: floa
 
 
 def draw_hardest(images: np.ndarray, captions: list[str], models: int) -> Figure:
-    """The images that most models get wrong, uint8 (n, 28, 28), with captions."""
+    """The images that most models get wrong, with captions."""
     return draw_sheet(
         images,
         captions,
         [WRONG] * len(images),
         columns=5,
         title=f"Test images that {f'most of {models} models get' if models > 1 else 'the model gets'} wrong",
-        label="truth: models that are right, and the most frequent wrong digit",
+        label="truth: models that are right, and the most frequent wrong class",
         cell=1.6,
     )
 
@@ -256,31 +278,9 @@ def _logarithmic(axis: plt.Axes, which: str, lowest: float, highest: float, most
     getattr(axis, f"{which}axis").minorticks_off()
 
 
-def _square(pairs: pd.DataFrame, models: list[str], column: str) -> np.ndarray:
-    """A column of a table of pairs as a symmetric matrix (models, models) with 1 on its diagonal."""
-    place = {model: i for i, model in enumerate(models)}
-    matrix = np.eye(len(models))
-    rows, columns = pairs.model.map(place), pairs.other.map(place)
+def _square(pairs: pd.DataFrame, models: list[str], column: str, diagonal: float) -> np.ndarray:
+    """A column of a table of pairs as a symmetric matrix (models, models)."""
+    matrix = np.diag(np.full(len(models), float(diagonal)))
+    rows, columns = pairs.model.map(models.index), pairs.other.map(models.index)
     matrix[rows, columns] = matrix[columns, rows] = pairs[column]
     return matrix
-
-
-def _matrix(models: list[str]) -> tuple[Figure, plt.Axes]:
-    names = width_of(models, 9) + 0.6
-    width, height = names + 2 + 0.36 * len(models), names + 0.9 + 0.3 * len(models)
-    figure, axis = plt.subplots(figsize=(width, height))
-    figure.subplots_adjust(
-        left=names / width, right=1 - 1.1 / width, bottom=names / height, top=1 - 0.4 / height
-    )
-    axis.set_xticks(range(len(models)), models, rotation=90)
-    axis.set_yticks(range(len(models)), models)
-    leave_bare(axis)
-    return figure, axis
-
-
-def _colour_bar(
-    figure: Figure, axis: plt.Axes, picture: AxesImage, label: str, extend: str = "neither"
-) -> None:
-    """A matrix's colour bar. Of few models its label is the longer: it goes on beside their names."""
-    bar = figure.colorbar(picture, ax=axis, pad=0.02, fraction=0.04, extend=extend)
-    bar.set_label(label, loc="top")

@@ -1,6 +1,7 @@
 """Pictures of one model. Each function draws one and returns it.
 
-probabilities: float32 (n, 10). Images: uint8 (n, 28, 28), labels and predictions (n,).
+classes: their names in the data set's order. probabilities: float32 (n, classes). Images: uint8 (n, rows,
+columns), labels and predictions (n,), places in `classes`.
 """
 
 import matplotlib.pyplot as plt
@@ -11,64 +12,89 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 
 from stages.pictures.style import (
-    DIGIT_COLOURS,
     RIGHT,
+    SOFT,
     UNITS,
     WRONG,
+    class_colours,
     colour_of,
+    draw_matrix,
     draw_sheet,
-    ink_on,
     leave_bare,
     plot_epochs,
+    short,
+    width_of,
 )
 
 SHARES = PowerNorm(0.4, vmin=0, vmax=1)  # one image in a thousand shows
+NAMED = 10
+"""Of how many classes a picture gives names, where not all find room."""
 
 
-def draw_confusion(counts: pd.DataFrame, model: str) -> Figure:
-    """Images by truth (rows) and prediction (columns): count, share of the row, colour by share."""
-    count = counts.pivot(index="truth", columns="prediction", values="count").to_numpy()
-    share = counts.pivot(index="truth", columns="prediction", values="share").to_numpy()
-    right = np.trace(count) / count.sum()
-    figure, axis = plt.subplots(figsize=(7.6, 6.6))
-    figure.subplots_adjust(left=0.08, right=0.99, bottom=0.09, top=0.94)
-    picture = axis.imshow(share, cmap="Blues", norm=SHARES)
-    for truth, prediction in np.argwhere(count):
-        axis.text(
-            prediction,
-            truth,
-            f"{count[truth, prediction]:,}\n{share[truth, prediction]:.1%}",
-            color=ink_on(picture.to_rgba(share[truth, prediction])),
-            fontsize=8.5,
-            ha="center",
-            va="center",
-        )
-    axis.set(
-        title=f"{model}: {right:.2%} of the test images are right",
-        xlabel="predicted digit",
-        ylabel="true digit",
-        xticks=range(len(count)),
-        yticks=range(len(count)),
+def draw_confusion(cells: pd.DataFrame, classes: tuple[str, ...], model: str) -> Figure:
+    """Images by truth (rows) and prediction (columns), coloured by their share of the truth's images.
+
+    cells: rows of the table `confusion`. As there is room, the picture's cells say count and share, the
+    count alone, or nothing.
+    """
+    size = len(classes)
+    place = {name: i for i, name in enumerate(classes)}
+    count, share = np.zeros((size, size), int), np.zeros((size, size))
+    at = cells.truth.map(place), cells.prediction.map(place)
+    count[at], share[at] = cells["count"], cells["share"]
+    texts, cell, text_size = None, max(0.105, 8 / size), 8.5
+    if size <= 30:
+        texts = np.array([[f"{n:,}" if n else "" for n in row] for row in count], object)
+        cell, text_size = 0.34, 7
+    if size <= 12:
+        cell, text_size = 0.58, 8.5
+        for i, j in np.argwhere(count):
+            texts[i, j] += f"\n{share[i, j]:.1%}"
+    return draw_matrix(
+        share,
+        texts,
+        [short(name) for name in classes],
+        (cell, cell),
+        text_size,
+        "share of the class's images (%)",
+        {
+            "title": f"{model}: {np.trace(count) / count.sum():.2%} of the test images are right",
+            "xlabel": "predicted class",
+            "ylabel": "true class",
+        },
+        {"ticks": [0, 0.01, 0.05, 0.2, 0.5, 1], "format": PercentFormatter(1, decimals=0)},
+        cmap="Blues",
+        norm=SHARES,
     )
-    axis.grid(visible=False)
-    bar = figure.colorbar(picture, ax=axis, pad=0.02, ticks=[0, 0.01, 0.05, 0.2, 0.5, 1])
-    bar.ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    bar.set_label("share of the digit's images (%)")
-    return figure
 
 
 def draw_roc(curves: pd.DataFrame, areas: pd.Series, model: str) -> Figure:
-    """The ten digits' ROC curves: whole, and the corner that matters. areas: AUC by digit."""
-    figure, (whole, corner) = plt.subplots(1, 2, figsize=(9.6, 4.6))
-    figure.subplots_adjust(left=0.07, right=0.84, bottom=0.12, top=0.86, wspace=0.22)
-    false_positive_rates = curves.false_positive_rate[curves.false_positive_rate > 0]
-    smallest = 100 * false_positive_rates.min() if len(false_positive_rates) else 1
-    for digit, rows in curves.groupby("digit"):
-        x, y = 100 * rows.false_positive_rate.to_numpy(), 100 * rows.true_positive_rate.to_numpy()
-        area = areas[digit] if areas[digit] == 1 else min(areas[digit], 0.99999)  # not rounded to perfect
-        label = f"{digit}   AUC {area:.5f}"
-        whole.plot(x, y, color=DIGIT_COLOURS[digit], linewidth=1.4, label=label)
-        corner.plot(np.maximum(x, smallest / 2), y, color=DIGIT_COLOURS[digit], linewidth=1.4)
+    """The classes' ROC curves: whole, and the corner that matters.
+
+    areas: AUC by class, in the data set's order. Of more than 20 classes the NAMED with the smallest areas
+    have colours, the others are gray.
+    """
+    few = len(areas) <= 20
+    shown = areas if few else areas.sort_values(kind="stable")[:NAMED]
+    colours = dict(zip(shown.index, class_colours(len(shown)), strict=True))
+    names = [f"{short(name)}   AUC {_area(area)}" for name, area in shown.items() if not np.isnan(area)]
+    room, height = width_of([*names, "the 90 other classes"], 8.5) + 0.75, max(4.6, 1.1 + 0.2 * len(names))
+    width = 8.2 + room
+    figure, (whole, corner) = plt.subplots(1, 2, figsize=(width, height))
+    figure.subplots_adjust(
+        left=0.65 / width, right=1 - room / width, bottom=0.55 / height, top=1 - 0.65 / height, wspace=0.28
+    )
+    positive = curves.false_positive_rate[curves.false_positive_rate > 0]
+    smallest = 100 * positive.min() if len(positive) else 1
+    by_class = dict(list(curves.groupby("class", sort=False)))
+    for name in sorted(by_class, key=lambda name: (name in colours, list(areas.index).index(name))):
+        x, y = (100 * by_class[name][f"{kind}_positive_rate"].to_numpy() for kind in ("false", "true"))
+        look = {"color": colours.get(name, "#c4c7cc"), "linewidth": 1.4 if name in colours else 0.7}
+        label = f"{short(name)}   AUC {_area(areas[name])}" if name in colours else None
+        whole.plot(x, y, label=label, **look)
+        corner.plot(np.maximum(x, smallest / 2), y, **look)
+    if not few:
+        whole.plot([], [], color="#c4c7cc", label=f"the {len(areas) - NAMED} other classes")
     whole.plot([0, 100], [0, 100], color="gray", linestyle=":", label="chance")
     whole.set(xlim=(-2, 102), ylim=(-2, 102), title="All of it")
     corner.set(xlim=(smallest / 2, 100), ylim=(79, 101), xscale="log", title="Logarithmic, and only the top")
@@ -78,11 +104,15 @@ def draw_roc(curves: pd.DataFrame, areas: pd.Series, model: str) -> Figure:
     for axis in (whole, corner):
         axis.set(xlabel="false positive rate (%)", ylabel="true positive rate (%)")
     if curves.empty:
-        corner.text(0.5, 0.5, "none: all images show one digit", ha="center", transform=corner.transAxes)
-    handles, labels = whole.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="center right", fontsize=8.5, frameon=False)
-    figure.suptitle(f"{model}: each digit against the rest (ROC)", fontsize=11, fontweight="bold")
+        corner.text(0.5, 0.5, "none: all images show one class", ha="center", transform=corner.transAxes)
+    figure.legend(loc="center right", fontsize=8.5, frameon=False)
+    figure.suptitle(f"{model}: each class against the rest (ROC)")
     return figure
+
+
+def _area(area: float) -> str:
+    """An AUC; one that is not perfect is not rounded to 1."""
+    return f"{area if area == 1 else min(area, 0.99999):.5f}"
 
 
 def draw_calibration(bins: pd.DataFrame, error: float, model: str) -> Figure:
@@ -92,7 +122,7 @@ def draw_calibration(bins: pd.DataFrame, error: float, model: str) -> Figure:
     )
     figure.subplots_adjust(left=0.15, right=0.97, bottom=0.09, top=0.9)
     colour = colour_of(model)
-    points.plot([0, 100], [0, 100], color="gray", linestyle=":", label="knows what it knows")
+    points.plot([0, 100], [0, 100], color="gray", linestyle=":", label="perfectly calibrated")
     bounds = [bins.accuracy - bins.accuracy_low, bins.accuracy_high - bins.accuracy]
     points.errorbar(
         100 * bins.confidence,
@@ -103,19 +133,16 @@ def draw_calibration(bins: pd.DataFrame, error: float, model: str) -> Figure:
         capsize=3,
         label="measured, with its 95 % interval",
     )
-    points.set(
-        xlim=(0, 101),
-        ylim=(-4, 104),
-        ylabel="right (%)",
-    )
+    points.set(xlim=(0, 101), ylim=(-4, 104), ylabel="right (%)")
     points.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
-    figure.suptitle(f"{model}: calibration error {error:.2%}", fontsize=11, fontweight="bold")
+    figure.suptitle(f"{model}: calibration error {error:.2%}")
     width = 100 * (bins.high - bins.low)
     images.bar(100 * bins.low, bins.images, width, align="edge", color=colour, edgecolor="white")
     images.set(xlabel="confidence: the largest probability (%)", ylabel="images", yscale="log")
-    images.set_yticks([1, 10, 100, 1000, 10000], ["1", "10", "100", "1,000", "10,000"])
-    images.minorticks_off()
     images.set_ylim(0.7, 2 * bins.images.max())
+    images.yaxis.set_major_locator(LogLocator(numticks=5))
+    images.yaxis.set_major_formatter("{x:,.0f}")
+    images.minorticks_off()
     return figure
 
 
@@ -143,62 +170,90 @@ def draw_training(history: pd.DataFrame, losses: np.ndarray, model: str) -> Figu
     for axis, (quantity, (_, label)) in zip(axes, UNITS.items(), strict=True):
         plot_epochs(axis, history, quantity, model, size=6)
         axis.set(xlabel="epoch", ylabel=label, title=f"{quantity.capitalize()} over the epochs")
-    figure.suptitle(f"{model}: training", fontsize=11, fontweight="bold")
+    figure.suptitle(f"{model}: training")
     return figure
 
 
-def draw_predictions(images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, model: str) -> Figure:
-    """A grid of images, each with the predicted digit and its probability."""
-    right = probabilities.argmax(axis=1) == labels
+def draw_predictions(
+    images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...], model: str
+) -> Figure:
+    """A grid of images, each with the predicted class and its probability."""
+    predicted = probabilities.argmax(axis=1)
+    right = predicted == labels
     captions = [
-        f"{_mark(r)} {row.argmax()} ({row.max():.1%})" for r, row in zip(right, probabilities, strict=True)
+        f"{_mark(r)} {short(classes[p])} ({row[p]:.1%})"
+        for r, p, row in zip(right, predicted, probabilities, strict=True)
     ]
     title, label = f"{model}: test images at random", "prediction (probability in %); ✓ right, ✗ wrong"
     return draw_sheet(images, captions, _colours(right), columns=4, title=title, label=label)
 
 
-def draw_truths(images: np.ndarray, labels: np.ndarray, predicted: np.ndarray, model: str) -> Figure:
-    """A grid of images, each titled 'pred / truth': green when right, red when wrong."""
+def draw_truths(
+    images: np.ndarray, labels: np.ndarray, predicted: np.ndarray, classes: tuple[str, ...], model: str
+) -> Figure:
+    """A grid of images, each titled 'prediction / truth': green when right, red when wrong."""
     right = predicted == labels
-    captions = [f"{_mark(r)} {p} / {t}" for r, p, t in zip(right, predicted, labels, strict=True)]
-    title, label = f"{model}: test images at random", "pred / truth (digits); green ✓ right, red ✗ wrong"
+    captions = [
+        f"{_mark(r)} {short(classes[p])} / {short(classes[t])}"
+        for r, p, t in zip(right, predicted, labels, strict=True)
+    ]
+    if max(map(len, captions)) > 20:
+        captions = [caption.replace(" / ", "\n/ ") for caption in captions]
+    title, label = f"{model}: test images at random", "prediction / truth (classes); ✓ right, ✗ wrong"
     return draw_sheet(images, captions, _colours(right), columns=3, title=title, label=label, cell=1.45)
 
 
-def draw_mistakes(images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, model: str) -> Figure:
+def draw_mistakes(
+    images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...], model: str
+) -> Figure:
     """The wrong predictions that the model was surest of, the worst first."""
     predicted = probabilities.argmax(axis=1)
     captions = [
-        f"{p} ({row[p]:.1%})\nis {t} ({row[t]:.1%})"
+        f"{short(classes[p])} ({row[p]:.1%})\nis {short(classes[t])} ({row[t]:.1%})"
         for p, t, row in zip(predicted, labels, probabilities, strict=True)
     ]
     title, label = f"{model}: its worst mistakes", "prediction (probability in %), then the truth"
     return draw_sheet(images, captions, _colours(predicted == labels), columns=4, title=title, label=label)
 
 
-def draw_probabilities(image: np.ndarray, label: int, probabilities: np.ndarray, model: str) -> Figure:
-    """One image beside the probabilities of its ten digits, float32 (10,)."""
-    figure, (picture, bars) = plt.subplots(1, 2, figsize=(7.6, 3.4), width_ratios=(1, 1.35))
-    figure.subplots_adjust(left=0.02, right=0.97, bottom=0.16, top=0.84, wspace=0.14)
-    picture.imshow(image, cmap="gray", vmin=0, vmax=255)
+def draw_probabilities(
+    image: np.ndarray, label: int, probabilities: np.ndarray, classes: tuple[str, ...], model: str
+) -> Figure:
+    """One image beside the probabilities of its classes, float32 (classes,); of many the NAMED highest."""
     predicted = int(probabilities.argmax())
-    picture.set(xticks=[], yticks=[], title=f"predicted {predicted}, truth {label}")
-    picture.set_xlabel("the test image it is least sure about")
-    picture.grid(visible=False)
-    digits = np.arange(len(probabilities))
-    colours = [RIGHT if d == label else WRONG if d == predicted else "#9aa0a6" for d in digits]
-    patches = bars.bar(digits, 100 * probabilities, color=colours)
-    bars.bar_label(patches, [f"{100 * p:.1f}" if p >= 0.0005 else "" for p in probabilities], fontsize=8)
-    bars.set(
-        xticks=digits,
-        ylim=(0, 112),
-        yticks=range(0, 101, 25),
-        xlabel="digit; green: the truth, red: a wrong prediction",
-        ylabel="probability (%)",
-        title="Its ten probabilities",
+    shown = np.argsort(-probabilities, kind="stable")[:NAMED]
+    if label not in shown:
+        shown[-1] = label
+    shown.sort()
+    names = [short(classes[i]) for i in shown]
+    room, height = width_of(names, 9) + 0.6, max(2.6, 1.3 + 0.24 * len(names))
+    width = 3.2 + room + 4
+    figure, (picture, bars) = plt.subplots(1, 2, figsize=(width, height), width_ratios=(2.6, 4))
+    apart = 2 * room / (width - room)
+    figure.subplots_adjust(
+        left=0.1 / width, right=0.97, bottom=0.5 / height, top=1 - 0.65 / height, wspace=apart
     )
-    bars.grid(axis="x", visible=False)
-    figure.suptitle(model, fontsize=11, fontweight="bold")
+    picture.imshow(image, cmap="gray", vmin=0, vmax=255)
+    picture.set(
+        xticks=[],
+        yticks=[],
+        title=f"predicted {short(classes[predicted])}, truth {short(classes[label])}",
+        xlabel="the test image it is least sure about",
+    )
+    picture.grid(visible=False)
+    colours = [RIGHT if i == label else WRONG if i == predicted else SOFT for i in shown]
+    patches = bars.barh(names, 100 * probabilities[shown], color=colours)
+    bars.bar_label(patches, [f"{100 * p:.1f}" for p in probabilities[shown]], fontsize=8, padding=3)
+    bars.invert_yaxis()
+    bars.set(
+        xlim=(0, 112),
+        xticks=range(0, 101, 25),
+        xlabel="probability (%); green: the truth, red: a wrong prediction",
+        ylabel="class",
+        title=f"Its {'' if len(shown) == len(classes) else f'{NAMED} highest '}probabilities",
+    )
+    bars.grid(axis="y", visible=False)
+    figure.suptitle(model)
     return figure
 
 
@@ -206,22 +261,22 @@ MOST_UNITS = 128
 
 
 def draw_first_layer(weights: np.ndarray, model: str) -> Figure:
-    """What the first MOST_UNITS of a dense layer look for: weights (units, 28, 28), red + and blue −."""
+    """The weights (units, rows, columns) of the first MOST_UNITS of a dense layer, red + and blue −."""
     units = f"{len(weights)} units"
     if len(weights) > MOST_UNITS:
         units = f"the first {MOST_UNITS} of {units}"
         weights = weights[:MOST_UNITS]
     columns = min(16 if len(weights) > 10 else 5, len(weights))
     rows = -(-len(weights) // columns)
-    size = weights.shape[-1]
-    canvas = np.full((rows * (size + 2) - 2, columns * (size + 2) - 2), np.nan)
+    high, wide = np.array(weights.shape[1:]) + 2
+    canvas = np.full((rows * high - 2, columns * wide - 2), np.nan)
     for place, unit in enumerate(weights):
-        top, left = place // columns * (size + 2), place % columns * (size + 2)
-        canvas[top : top + size, left : left + size] = unit
+        top, left = place // columns * high, place % columns * wide
+        canvas[top : top + high - 2, left : left + wide - 2] = unit
     limit = np.percentile(np.abs(weights), 99.5)
-    width = 8.0
-    height = width * canvas.shape[0] / canvas.shape[1]
-    whole = width + 1.4, height + 0.8
+    scale = min(8 / canvas.shape[1], 9 / canvas.shape[0])  # inches a pixel
+    height, width = scale * np.array(canvas.shape)
+    whole = max(width, 5) + 1.4, height + 0.8
     figure = plt.figure(figsize=whole)
     axis = figure.add_axes((0.4 / whole[0], 0.4 / whole[1], width / whole[0], height / whole[1]))
     picture = axis.imshow(

@@ -12,34 +12,29 @@ matplotlib.use("agg")  # pictures without a screen
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.textpath import TextPath
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.ft2font import LoadFlags
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from stages.common.environment import without
+from stages.common.frameworks import FRAMEWORKS
 
-with without("scipy"):  # seaborn offers its statistics, which nobody here draws, for half the imports' time
-    import seaborn as sns
-
-COLOURS = {  # each dark enough to be read as text on white
-    "pytorch": "#c8404f",
-    "tensorflow": "#a86400",
-    "scratch": "#00798c",
-    "sklearn": "#5b5f97",
-    "ensemble": "#3d3d3d",
-}
+ENSEMBLES = "#3d3d3d"
 RIGHT, WRONG = "#1a7f37", "#c62828"
-DIGIT_COLOURS = sns.color_palette("tab10")
+SOFT = "#9aa0a6"
+FONT = "DejaVu Sans"  # it comes with Matplotlib; others may be missing elsewhere
 THEME = {
     "figure.dpi": 110,
     "figure.facecolor": "white",
-    "font.family": "DejaVu Sans",  # it comes with Matplotlib; others may be missing elsewhere
+    "font.family": FONT,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
-    "axes.titley": 1.0,  # else Matplotlib looks for ticks above the axis, which takes a tenth of the time
     "axes.labelsize": 10,
+    "figure.titlesize": 11,
+    "figure.titleweight": "bold",
     "xtick.labelsize": 9,
     "ytick.labelsize": 9,
     "legend.fontsize": 9,
@@ -47,13 +42,24 @@ THEME = {
 }
 UNITS = {"loss": (1, "cross-entropy (nats)"), "accuracy": (100, "accuracy (%)")}
 """What a quantity of the history is multiplied by, and its axis label."""
-SHADES = 256
-"""Colours of a PNG: enough for smooth lines and maps, and a third of the bytes."""
+LETTERS = 16
+"""How much of a class's name pictures show."""
 
 
 def colour_of(model: str) -> str:
     """The colour of a model's framework."""
-    return COLOURS[model.split("/")[0]]
+    framework = FRAMEWORKS.get(model.split("/")[0])
+    return framework.colour if framework else ENSEMBLES
+
+
+def class_colours(count: int) -> list[tuple[float, float, float]]:
+    """A colour for each of so many classes: up to ten are easy to tell apart."""
+    return sns.color_palette("tab10", count) if count <= 10 else sns.husl_palette(count, s=0.85, l=0.55)
+
+
+def short(name: str) -> str:
+    """A class's name, the middle of a long one left out: beginnings are often the same, ends seldom."""
+    return name if len(name) <= LETTERS else f"{name[: LETTERS - 8]}…{name[-7:]}"
 
 
 def ink_on(ground: tuple[float, float, float, float]) -> str:
@@ -85,22 +91,23 @@ def plot_epochs(axis: Axes, history: pd.DataFrame, quantity: str, model: str, si
     axis.legend(fontsize=8)
 
 
-def save(path: Path, draw: Callable[..., Figure], *arguments: object) -> None:
+def save(path: Path, draw: Callable[[], Figure]) -> None:
     """Write what `draw` draws as a PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png(draw, *arguments))
+    path.write_bytes(png(draw))
 
 
-def png(draw: Callable[..., Figure], *arguments: object) -> bytes:
-    """The PNG file of what `draw` draws."""
+def png(draw: Callable[[], Figure]) -> bytes:
+    """The PNG file of what `draw` draws. 256 colours are enough, a third of the bytes and half of the
+    time."""
     set_theme()
-    figure = draw(*arguments)
+    figure = draw()
     fit_titles(figure)
     figure.canvas.draw()
     picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
     plt.close(figure)
     content = BytesIO()
-    picture.quantize(SHADES, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(content, "PNG")
+    picture.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(content, "PNG")
     return content.getvalue()
 
 
@@ -113,9 +120,9 @@ def set_theme() -> None:
 
 def fit_titles(figure: Figure) -> None:
     """Shrink titles that reach beyond the picture, as those of models with long names may."""
-    titles = [figure._suptitle, *(axis.title for axis in figure.axes)]
+    titles = [*figure.texts, *(axis.title for axis in figure.axes)]
     for title in 3 * titles:  # the width of small letters is whole pixels and does not shrink evenly
-        if title and (place := title.get_window_extent()).width > 0:
+        if (place := title.get_window_extent()).width > 0:
             middle = (place.x0 + place.x1) / 2
             room = 0.97 * 2 * min(middle, figure.bbox.width - middle)
             if place.width > room:
@@ -124,13 +131,58 @@ def fit_titles(figure: Figure) -> None:
 
 def width_of(texts: Iterable[str], size: float) -> float:
     """The inches that the widest of the texts takes in letters of `size` points, rather too many."""
-    return 1.05 * max(TextPath((0, 0), text, size=size).get_extents().width for text in texts) / 72
+    font, widest = get_font(findfont(FONT)), 0
+    font.set_size(size, 72)
+    for line in {line for text in texts for line in text.splitlines()}:
+        font.set_text(line, flags=LoadFlags.NO_HINTING)
+        widest = max(widest, font.get_width_height()[0])
+    return 1.05 * widest / 64 / 72  # of 64ths of a point
 
 
 def leave_bare(axis: Axes) -> None:
     """Take the grid and the frame away from an axis that shows images or a matrix."""
     axis.grid(visible=False)
     sns.despine(ax=axis, left=True, bottom=True)
+
+
+def draw_matrix(
+    values: np.ndarray,
+    texts: np.ndarray | None,
+    names: list[str],
+    cell: tuple[float, float],
+    text_size: float,
+    bar_label: str,
+    labels: dict[str, str],
+    bar: dict | None = None,
+    **colours: object,
+) -> Figure:
+    """A square matrix as coloured cells with `texts` in them, and the names at its left and below it.
+
+    cell: its width and height in inches, more in a small matrix. labels: the axis's title and labels. bar: of
+    the colour bar. colours: of imshow.
+    """
+    across, down = (max(inches, 3.2 / len(names)) for inches in cell)
+    size = min(9, 0.8 * 72 * down)
+    longest = width_of(names, size)
+    turned = longest > 0.9 * across
+    left, below = longest + 0.45, (longest if turned else 0.15) + 0.45
+    width, height = left + across * len(names) + 1.25, below + down * len(names) + 0.4
+    figure, axis = plt.subplots(figsize=(width, height))
+    figure.subplots_adjust(
+        left=left / width, right=1 - 1.25 / width, bottom=below / height, top=1 - 0.4 / height
+    )
+    picture = axis.imshow(values, aspect="auto", interpolation="nearest", **colours)
+    for i, j in np.argwhere(texts != "") if texts is not None else ():
+        ink = "black" if np.isnan(values[i, j]) else ink_on(picture.to_rgba(values[i, j]))
+        axis.text(j, i, texts[i, j], color=ink, fontsize=text_size, ha="center", va="center")
+    axis.set_xticks(range(len(names)), names, rotation=90 if turned else 0, fontsize=size)
+    axis.set_yticks(range(len(names)), names, fontsize=size)
+    axis.tick_params(pad=2)
+    axis.set(**labels)
+    leave_bare(axis)
+    place = figure.add_axes((1 - 1.1 / width, below / height, 0.16 / width, down * len(names) / height))
+    figure.colorbar(picture, cax=place, **(bar or {})).set_label(bar_label)
+    return figure
 
 
 def draw_sheet(
@@ -142,24 +194,26 @@ def draw_sheet(
     label: str,
     cell: float = 1.15,
 ) -> Figure:
-    """Images, uint8 (n, 28, 28), in rows of `columns`, each with a coloured caption below it.
+    """Images, uint8 (n, rows, columns), in rows of `columns`, each with a coloured caption below it.
 
-    label: what the captions say. cell: the width of an image and its margin, in inches. One
-    picture of all is drawn many times faster than an axis for each.
+    label: what the captions say. cell: the longer side of an image and its margin, in inches; wide captions
+    get more room. One picture of all is drawn many times faster than an axis for each.
     """
-    size, side = images.shape[-1], 10
-    scale = cell / (size + side)  # inches a pixel
-    below = round((0.08 + 0.16 * max((c.count("\n") + 1 for c in captions), default=1)) / scale)
+    high, wide = images.shape[1:]
+    scale = cell / (1.36 * max(high, wide))  # inches a pixel
+    step = round(max(cell, width_of(captions, 8.5) + 0.12) / scale)
+    lines = max((c.count("\n") + 1 for c in captions), default=1)
+    drop = high + round((0.08 + 0.16 * lines) / scale)
     rows = max(1, -(-len(images) // columns))
-    canvas = np.full((rows * (size + below), columns * (size + side)), np.nan)
+    canvas = np.full((rows * drop, columns * step), np.nan)
     head, foot = 0.35, 0.3
     width, height = scale * canvas.shape[1], scale * canvas.shape[0] + head + foot
     figure, axis = plt.subplots(figsize=(width, height))
     figure.subplots_adjust(left=0, right=1, bottom=foot / height, top=1 - head / height)
     for place, (image, caption, colour) in enumerate(zip(images, captions, colours, strict=True)):
-        top, left = place // columns * (size + below), place % columns * (size + side) + side // 2
-        canvas[top : top + size, left : left + size] = image
-        x, y = left + size / 2 - 0.5, top + size + 0.5
+        top, left = place // columns * drop, place % columns * step + (step - wide) // 2
+        canvas[top : top + high, left : left + wide] = image
+        x, y = left + wide / 2 - 0.5, top + high - 0.5 + 0.02 / scale
         axis.text(x, y, caption, color=colour, fontsize=8.5, ha="center", va="top")
     axis.imshow(canvas, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="auto")
     if len(images) == 0:
@@ -177,6 +231,8 @@ def label_points(axis: Axes, x: np.ndarray, y: np.ndarray, names: list[str], col
     place = axis.transAxes.inverted().transform(axis.transData.transform(np.column_stack([x, y])))
     heights = np.linspace(0.02, 0.98, len(names)) if len(names) > 1 else [0.5]
     for height, i in zip(heights, np.lexsort((place[:, 0], place[:, 1])), strict=True):
+        line = {"arrowstyle": "-", "color": colours[i], "alpha": 0.45, "lw": 0.8, "relpos": (0, 0.5)}
+        line |= {"patchA": None, "shrinkA": 2}  # else the text's box cuts steep lines off
         axis.annotate(
             names[i],
             (x[i], y[i]),
@@ -185,8 +241,5 @@ def label_points(axis: Axes, x: np.ndarray, y: np.ndarray, names: list[str], col
             color=colours[i],
             fontsize=9,
             va="center",
-            arrowprops={
-                **{"arrowstyle": "-", "color": colours[i], "alpha": 0.45, "lw": 0.8, "relpos": (0, 0.5)},
-                **{"patchA": None, "shrinkA": 2},  # else the text's box cuts steep lines off
-            },
+            arrowprops=line,
         )

@@ -1,23 +1,10 @@
-"""Two well-known PyTorch programs, their recipes written anew as such programs are written.
+"""Two well-known PyTorch programs, their recipes written anew as such programs are written."""
 
-    python -m tools.well_known.pytorch example 14      (or plain_sgd 7)
-
-Trains on data/, on the processor. Prints the epochs as JSON, a line each: the seconds of training and the
-accuracy on the test images.
-"""
-
-import argparse
-import json
 import struct
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-
-from stages.common import environment
-
-if __name__ == "__main__":
-    environment.prepare()
 
 import numpy as np
 import torch
@@ -26,7 +13,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from stages.common import command, dataset, params
+from stages.common import dataset
 
 
 def example() -> tuple[nn.Sequential, torch.optim.Optimizer, float, bool]:
@@ -68,31 +55,31 @@ def plain_sgd() -> tuple[nn.Sequential, torch.optim.Optimizer, float, bool]:
 PROGRAMS = {"example": example, "plain_sgd": plain_sgd}
 
 
-def train(program: str, epochs: int, folder: Path) -> Iterator[dict[str, float]]:
-    """Train, in batches whose images torchvision prepares one by one, and test after each epoch.
-
-    folder: what `as_torchvision_keeps_it` has filled.
-    """
+def train(threads: int, program: str, epochs: str) -> Iterator[dict[str, float]]:
+    """Train, in batches whose images torchvision prepares one by one, and test after each epoch."""
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
     network, optimizer, factor, shuffle = PROGRAMS[program]()
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=factor)
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
-    training = DataLoader(datasets.MNIST(folder, True, transform), batch_size=64, shuffle=shuffle)
-    test = DataLoader(datasets.MNIST(folder, False, transform), batch_size=1000)
-    for _ in range(epochs):
-        started = time.perf_counter()
-        network.train()
-        for images, labels in training:
-            optimizer.zero_grad()
-            loss = functional.cross_entropy(network(images), labels)
-            loss.backward()
-            optimizer.step()
-        schedule.step()
-        seconds = time.perf_counter() - started
-        network.eval()
-        with torch.no_grad():
-            correct = sum((network(images).argmax(1) == labels).sum().item() for images, labels in test)
-        yield {"seconds": seconds, "accuracy": correct / len(test.dataset)}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = as_torchvision_keeps_it(Path(temporary))
+        training = DataLoader(datasets.MNIST(folder, True, transform), batch_size=64, shuffle=shuffle)
+        test = DataLoader(datasets.MNIST(folder, False, transform), batch_size=1000)
+        for _ in range(int(epochs)):
+            started = time.perf_counter()
+            network.train()
+            for images, labels in training:
+                optimizer.zero_grad()
+                loss = functional.cross_entropy(network(images), labels)
+                loss.backward()
+                optimizer.step()
+            schedule.step()
+            seconds = time.perf_counter() - started
+            network.eval()
+            with torch.no_grad():
+                correct = sum((network(images).argmax(1) == labels).sum().item() for images, labels in test)
+            yield {"seconds": seconds, "accuracy": correct / len(test.dataset)}
 
 
 def as_torchvision_keeps_it(folder: Path) -> Path:
@@ -105,18 +92,3 @@ def as_torchvision_keeps_it(folder: Path) -> Path:
             head = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
             (raw / f"{prefix}-{ending}").write_bytes(head + array.tobytes())
     return folder
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("program", choices=PROGRAMS)
-    parser.add_argument("epochs", type=int)
-    arguments = parser.parse_args()
-    torch.set_num_threads(params.read("threads", params.Threads))
-    with tempfile.TemporaryDirectory() as folder:
-        for epoch in train(arguments.program, arguments.epochs, as_torchvision_keeps_it(Path(folder))):
-            print(json.dumps(epoch), flush=True)
-
-
-if __name__ == "__main__":
-    command.run(main)

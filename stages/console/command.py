@@ -1,7 +1,6 @@
 """How a stage starts and how it ends: a user's mistake is one line and exit status 1."""
 
 import argparse
-import gc
 import io
 import os
 import signal
@@ -14,39 +13,35 @@ from threading import Thread
 
 import psutil
 
-
-class UserError(Exception):
-    """A mistake that the person at the prompt can mend; its text is one line for them."""
+from stages.console import parameters
+from stages.console.errors import UserError, one_line
 
 
 def run(main: Callable[[], None]) -> None:
     """Call `main`; end the process with status 1 and one line if the user can mend the cause.
 
-    Ctrl-C and SIGTERM end it, too, with the status that a shell reports for them, after temporary
-    files are gone.
+    Ctrl-C and SIGTERM end it at once, also inside a long call of a C library: Python's own handlers would
+    wait for that call. What was half written stays under its temporary name, and the next run clears it.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a × that the terminal cannot show
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if "DVC_STAGE" in os.environ:  # as DVC sets it
         _end_with_dvc()
-    gc.freeze()  # what the imports made stays to the end; looking through it takes half a second
-    gc.enable()
     try:
+        parameters.check()
         main()
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:  # a full disk, a missing permission: nothing that a traceback explains
-        reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
+        reason = os.strerror(error.errno) if error.errno else one_line(error)
         sys.exit(f"error: {error.filename or 'input or output'}: {reason}")
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
 
 
 @cache  # once is enough
 def _end_with_dvc() -> None:
-    """Let SIGTERM end this process when the DVC that started it is gone, killed or crashed.
+    """End this process when the DVC that started it is gone, killed or crashed.
 
     Left alone, it would write its results over those that a later run of DVC has made and recorded.
     """
@@ -60,9 +55,7 @@ def _end_with_dvc() -> None:
         with suppress(psutil.Error):  # the shell is gone
             while started.ppid() == dvc:
                 time.sleep(0.5)
-        while True:  # Python drops what is raised while it tidies up an object
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(5)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     Thread(target=wait, daemon=True).start()
 

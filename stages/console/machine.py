@@ -1,0 +1,47 @@
+"""What a result depends on beside the code, in words: processor, system, versions, and what ran beside."""
+
+import platform
+from collections.abc import Iterable
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+
+INSTRUCTION_SETS = ("amx_tile", "avx512f", "avx2")
+
+
+def processor() -> str:
+    """Such as 'AMD EPYC (family 25, model 1), avx2'."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
+    except FileNotFoundError:
+        return platform.processor() or "unknown processor"
+    facts = {
+        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())
+    }
+    name = facts.get("model name", platform.machine())
+    if "flags" not in facts:
+        return name
+    flags = facts["flags"].split()
+    best = next((flag for flag in INSTRUCTION_SETS if flag in flags), "no avx2")
+    return f"{name} (family {facts.get('cpu family')}, model {facts.get('model')}), {best}"
+
+
+def system() -> str:
+    """Such as 'Linux x86_64'."""
+    return f"{platform.system()} {platform.machine()}"
+
+
+def packages(names: Iterable[str]) -> dict[str, str]:
+    """The versions of the packages of these names."""
+    return {name: version(name) for name in names}
+
+
+def stages_at_once() -> int:
+    """How many of the project's stages run on this machine at the moment, this one included."""
+    found = 0
+    for process in psutil.process_iter(["cmdline"]):
+        pairs = pairwise(process.info["cmdline"] or [])
+        found += any(option == "-m" and module.startswith("stages.") for option, module in pairs)
+    return max(1, found)

@@ -1,0 +1,9 @@
+"""Stochastic gradient descent for PyTorch's networks."""
+
+import torch
+from torch import nn
+
+
+def make(network: nn.Module, momentum: float) -> list[torch.optim.Optimizer]:
+    """What updates the weights. Its learning rate is set before each step."""
+    return [torch.optim.SGD(network.parameters(), momentum=momentum)]
