@@ -42,7 +42,7 @@ def main() -> None:
         for name in params.read(framework, dict[params.Name, Any])
     ]
     remove_leftovers(wanted)
-    missing = {model: reason for model in wanted if (reason := why_not(*model, data, len(labels)))}
+    missing = {model: reason for model in wanted if (reason := why_not(*model, data))}
     trained = [model for model in wanted if model not in missing]
     if not trained:
         raise UserError(in_words(missing) if missing else "params.yaml names no models")
@@ -74,11 +74,8 @@ def main() -> None:
         print(in_words(missing))
 
 
-def why_not(framework: str, name: str, data: dataset.Dataset, images: int) -> str | None:
-    """Why a model's results cannot be scored: not there, or from other data. None if they can.
-
-    images: how many test images there are.
-    """
+def why_not(framework: str, name: str, data: dataset.Dataset) -> str | None:
+    """Why a model's results cannot be scored: not there, or from other data. None if they can."""
     if not all(path.exists() for path in results.all_of(framework, name)):
         return "not trained"
     described = results.load_description(framework, name)
@@ -89,7 +86,7 @@ def why_not(framework: str, name: str, data: dataset.Dataset, images: int) -> st
     for what, same in (
         ("other classes", described.classes == data.classes),
         ("another image size", described.image_size == data.image_size),
-        ("another number of test images", predicted == images),
+        ("another number of test images", predicted == data.counts.test),
         ("other held-out images", not described.validation_images or training == data.counts.train),
     ):
         if not same:
@@ -103,9 +100,9 @@ def in_words(missing: dict[Model, str]) -> str:
     for (framework, name), reason in missing.items():
         reasons.setdefault(reason, []).append(f"{framework}/{name}")
     stages = [f"train_{framework}@{name}" for framework, name in missing]
-    clauses = [f"{reason}: {', '.join(names)}" for reason, names in reasons.items()]
+    clauses = [f"{', '.join(names)} ({reason})" for reason, names in reasons.items()]
     them = " ".join(["dvc repro", *(stages if len(stages) <= 3 else [])])
-    return f"{'; '.join(clauses)}; `{them}` trains {'it' if len(stages) == 1 else 'them'}"
+    return f"not scored: {'; '.join(clauses)}; `{them}` trains {'it' if len(stages) == 1 else 'them'}"
 
 
 def assess_validation(

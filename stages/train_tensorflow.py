@@ -2,9 +2,12 @@
 
     python -m stages.train_tensorflow cnn_dropout
 
-Reads data/ and, from params.yaml, tensorflow.<model>, data.validation, seed, threads, profile and
-device.tensorflow; from architectures.yaml the architecture that the model names. Writes
-outputs/models/tensorflow/<model>/ and outputs/{predictions,validation,timings}/tensorflow/<model>.* TIMES
+Reads data/, from params.yaml tensorflow.<model>, data.validation, seed, threads, profile and
+device.tensorflow, and from architectures.yaml the architecture that the model names. Writes
+outputs/models/tensorflow/<model>/ and outputs/{predictions,validation,timings}/tensorflow/<model>.*
+
+On MNIST and two cores of an AMD EPYC (family 25, model 17), training time and test accuracy:
+sprint 4 s, 99.0 %; cnn 9 s, 99.1 %; cnn_dropout 22 s, 99.2 %.
 """
 
 from collections.abc import Iterator

@@ -71,7 +71,7 @@ def test_a_stage_that_fails_is_named_with_its_error(workspace):
 
 def test_a_row_sums_up_its_runs(monkeypatch):
     runs = [
-        made(0.985, 10, [0.97, 0.985], prediction=1, start=2, peak=100),
+        made(0.985, 10, [0.97, 0.99], prediction=1, start=2, peak=100),
         made(0.995, 14, [0.98, 0.995], prediction=3, start=3, peak=300),
         made(0.985, 12, [0.975, 0.995], prediction=2, start=4, peak=200),
     ]

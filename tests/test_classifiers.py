@@ -28,14 +28,11 @@ def edits(model: str, entry: dict[str, object]) -> dict[str, object]:
     return {f"sklearn.{model}.{key}": value for key, value in (library | entry).items()}
 
 
-def nothing_is_left() -> bool:
-    return not any(path.is_file() for path in results.OUTPUTS.rglob("*"))
-
-
 TREE = of("tree.DecisionTreeClassifier", max_depth=1)
 FOREST = of("ensemble.RandomForestClassifier", max_depth=4)
 REGRESSION = of("linear_model.LogisticRegression")
 BAYES = of("naive_bayes.GaussianNB")
+QUICK = {"optimizer": None, "max_iter_predict": 1}
 UNKNOWN = "is unknown; allowed with library: neighbors is the dotted path of a class in sklearn or stages.mod"
 
 
@@ -52,7 +49,6 @@ def inner(value: object) -> dict[str, object]:
         (of("linear_model.LinearRegression"), "is no classifier"),
         (of("svm.LinearSVC"), "gives no probabilities"),
         (inner({"estimator": "os.system"}), f"'os.system' {UNKNOWN}"),
-        (inner({"estimator": "sklearn.svm.SVC", "argument": {}}), "SVC: 'argument' is unknown; allowed: est"),
         (inner(of("svm.SVC", c=1)), "sklearn.svm.SVC has no argument 'c'; allowed: C, break_ties"),
         (inner(TREE | {"arguments": ["x"]}), r"TreeClassifier: its arguments are \['x'\]; allowed: \{"),
         (of("ensemble.BaggingClassifier", estimator="SVC"), r"its estimator is 'SVC'; allowed: \{estimator:"),
@@ -60,7 +56,6 @@ def inner(value: object) -> dict[str, object]:
         (inner(0), "'n_neighbors' must be a whole number from 1 to 400. Got 0"),
         ({"pixel_range": [0, 1]}, r"whole numbers from 0 to 255: let pixel_range be \[0, 255\]"),
         (of("pipeline.Pipeline"), "Pipeline: .*missing 1 required .*'steps'"),
-        (of("pipeline.Pipeline", steps="abc"), ""),
         (of("pipeline.Pipeline", steps=[], memory="cache"), "memory would keep results where DVC does not"),
         (of("ensemble.RandomForestClassifier", n_jobs=2), "n_jobs is what `threads` decides"),
         (of("naive_bayes.CategoricalNB"), "IndexError: index"),
@@ -68,19 +63,15 @@ def inner(value: object) -> dict[str, object]:
             of("LGBMClassifier", n_estimater=3),
             "no argument 'n_estimater'; allowed: boosting_type, .* lightgb",
         ),
-        (of("LGBMClassifier", nthread=3), "LGBMClassifier has no argument 'nthread'"),
         (of("LGBMClassifier", learning_rate=-1, verbose=-1), "LightGBMError: .*learning_rate"),
         (of("LGBMClassifier", objective="ova", n_estimators=2, verbose=-1), "probabilities do not sum to 1"),
-        (
-            of("gaussian_process.GaussianProcessClassifier", optimizer=None, max_iter_predict=1),
-            r"it would be saved with sklearn\.gaussian_process\..*choose other arguments",
-        ),
+        (of("gaussian_process.GaussianProcessClassifier", **QUICK), "it would be saved with .*choose other"),
     ],
 )
 def test_an_impossible_estimator_is_one_line_that_names_the_model(run_stage, entry, complaint):
     with pytest.raises(UserError, match=rf"^params\.yaml: sklearn\.knn_3[^\n]*{complaint}[^\n]*$"):
         run_stage("train_sklearn", "knn_3", **edits("knn_3", entry))
-    assert nothing_is_left()
+    assert not any(path.is_file() for path in results.OUTPUTS.rglob("*"))
 
 
 def test_a_fault_of_the_program_is_not_told_as_the_users_mistake(run_stage, monkeypatch):
@@ -92,7 +83,7 @@ def test_a_fault_of_the_program_is_not_told_as_the_users_mistake(run_stage, monk
                 broken.setattr(owner, name, None)
                 with pytest.raises(TypeError, match="'NoneType' object is not callable"):
                     run_stage("train_sklearn", "random_forest")
-    assert nothing_is_left()
+    assert not any(path.is_file() for path in results.OUTPUTS.rglob("*"))
 
 
 def test_warnings_of_the_library_reach_the_user_once(run_stage, capsys):
@@ -113,8 +104,10 @@ def test_a_classifier_holds_images_out_only_if_it_is_asked_to(run_stage):
     for edit, held_out in (({"data.validation": 100}, 0), ({"sklearn.knn_3.validation": "3/4"}, 300)):
         run_stage("train_sklearn", "knn_3", **edit)
         description = results.load_description("sklearn", "knn_3")
-        assert (description.training_images, description.validation_images) == (400 - held_out, held_out)
-        assert description.parameters == (400 - held_out) * 28 * 28
+        assert (description.validation_images, description.parameters) == (
+            held_out,
+            (400 - held_out) * 28 * 28,
+        )
     shown = results.load_probabilities(results.validation("sklearn", "knn_3"), 300, 10)
     assert np.mean(shown.argmax(axis=1) == dataset.load_training(0.75).validation_labels) > 0.9
 
@@ -123,8 +116,7 @@ def test_a_class_that_no_training_image_shows_has_probability_zero_and_one_alone
     labels = tiny_arrays()["train_labels"]
     np.save("data/train_labels.npy", np.where(labels == 4, 5, labels).astype(np.uint8))
     run_stage("train_sklearn", "knn_3")
-    probabilities = results.load_probabilities(results.predictions("sklearn", "knn_3"), 100, 10)
-    assert (probabilities[:, 4] == 0).all()
+    assert (np.load(results.predictions("sklearn", "knn_3"))[:, 4] == 0).all()
     np.save("data/train_labels.npy", np.full(400, 7, np.uint8))
     with pytest.raises(UserError, match="it predicts 2 classes, but the training images show 1"):
         run_stage("train_sklearn", "boosted_trees")
@@ -140,11 +132,11 @@ def test_a_class_that_no_training_image_shows_has_probability_zero_and_one_alone
     ],
 )
 def test_parts_fitted_side_by_side_repeat_to_the_bit(run_stage, entry):
-    run_stage("train_sklearn", "random_forest", **edits("random_forest", entry))
-    first = left("sklearn", "random_forest")
-    for _ in range(3):
-        run_stage("train_sklearn", "random_forest")
-        assert left("sklearn", "random_forest") == first
+    found = []
+    for _ in range(4):
+        run_stage("train_sklearn", "random_forest", **edits("random_forest", entry))
+        found.append(left("sklearn", "random_forest"))
+    assert all(again == found[0] for again in found)
 
 
 def test_lightgbm_fits_with_the_threads_of_all_models_and_repeats(workspace):
@@ -166,14 +158,6 @@ print(psutil.Process().num_threads() - before)
     first, second, more = python(code, workspace).split()
     assert first == second
     assert more == "3"
-
-
-def test_a_description_holds_what_yaml_knows_and_json_does_not(run_stage):
-    entry = of("linear_model.LogisticRegression", C=float("inf"), tol=10.0)
-    run_stage("train_sklearn", "random_forest", **edits("random_forest", entry))
-    path = results.folder("sklearn", "random_forest") / "model.json"
-    recipe = json.loads(path.read_text(), parse_constant=pytest.fail)["recipe"]
-    assert recipe["arguments"] == {"C": "Infinity", "tol": 10.0}
 
 
 COMPONENTS = of("decomposition.PCA", n_components=4)
@@ -209,6 +193,15 @@ def test_parameters_are_counted_in_every_part_and_what_is_saved_loads_again(tmp_
     (path := tmp_path / "classifier.skops").write_bytes(sklearn.dumps(classifier, library))
     again = sklearn.predict_proba(sklearn.load(path, library), images, 4)
     np.testing.assert_array_equal(again, sklearn.predict_proba(classifier, images, 4))
+
+
+def test_a_description_holds_what_yaml_knows_and_json_does_not(run_stage):
+    entry = of("linear_model.LogisticRegression", C=float("inf"))
+    run_stage("train_sklearn", "random_forest", **edits("random_forest", entry))
+    path = results.folder("sklearn", "random_forest") / "model.json"
+    assert json.loads(path.read_text(), parse_constant=pytest.fail)["recipe"]["arguments"] == {
+        "C": "Infinity"
+    }
 
 
 def test_a_summary_says_in_a_few_words_what_a_tuned_classifier_does():

@@ -1,5 +1,6 @@
 """How a stage ends: at a signal at once, at a user's mistake with one line, at its own with a traceback."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -26,34 +27,32 @@ def test_a_signal_ends_a_stage_inside_a_long_call_within_a_second(how):
 
 
 @pytest.mark.parametrize(
-    ("main", "status", "message"),
+    ("main", "message"),
     [
-        ("raise errors.UserError('seed is odd')", 1, "error: seed is odd\n"),
-        ("open('missing/file')", 1, "error: missing/file: No such file or directory\n"),
-        ("raise OSError(28, 'x', 'a.npy')", 1, "error: a.npy: No space left on device\n"),
-        ("raise OSError('two\\n lines')", 1, "error: input or output: two lines\n"),
-        ("pass", 0, ""),
+        ("raise errors.UserError('seed is odd')", "error: seed is odd\n"),
+        ("open('missing/file')", "error: missing/file: No such file or directory\n"),
+        ("raise OSError(28, 'x', 'a.npy')", "error: a.npy: No space left on device\n"),
+        ("raise OSError('two\\n lines')", "error: input or output: two lines\n"),
     ],
 )
-def test_what_the_user_can_mend_is_one_line(main, status, message):
+def test_what_the_user_can_mend_is_one_line(main, message):
     process = start(main, "from stages.console import errors; from stages.console.command import run")
     assert process.communicate()[1] == message
-    assert process.returncode == status
+    assert process.returncode == 1
 
 
 @pytest.mark.parametrize("error", ["TypeError", "ValueError", "KeyError", "AssertionError", "MemoryError"])
 def test_a_fault_of_the_program_shows_where_it_is(error):
-    process = start(f"raise {error}('ours')")
-    assert "Traceback" in (shown := process.communicate()[1])
+    shown = start(f"raise {error}('ours')").communicate()[1]
+    assert shown.startswith("Traceback")
     assert shown.splitlines()[-1].startswith(error)
-    assert process.returncode == 1
 
 
 def test_a_misspelt_key_is_refused_before_a_stage_begins(tmp_path):
     (tmp_path / "params.yaml").write_text("thread: 2\n")
     process = start("print('begun')", f"from stages.console.command import run\nos.chdir({str(tmp_path)!r})")
     shown = process.communicate()
-    assert shown[0] == "" and shown[1].startswith("error: params.yaml: ") and "thread is unknown" in shown[1]
+    assert shown[0] == "" and re.match(r"error: params\.yaml: .*thread is unknown; [^\n]*\n$", shown[1])
 
 
 def test_of_what_a_library_says_chatter_is_hidden_and_a_last_word_before_it_aborts_is_not():

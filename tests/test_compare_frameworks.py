@@ -1,7 +1,6 @@
 """The same network is the same function in PyTorch, Keras and NumPy, and learns the same."""
 
 import string
-from functools import partial
 from itertools import permutations
 from types import SimpleNamespace
 
@@ -9,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+import torch
 from conftest import load_architectures, tiny_arrays, write_data
 from safetensors.numpy import load_file, save_file
 from tensorflow.python.eager import context
@@ -20,10 +20,8 @@ from stages.models import scratch, tensorflow
 
 FRAMEWORKS = compare_frameworks.FRAMEWORKS
 STAGES = {"pytorch": train_pytorch, "tensorflow": train_tensorflow, "scratch": train_scratch}
-BUILD = {name: library.build for name, library in FRAMEWORKS.items()}
-BUILD["scratch"] = partial(scratch.build, generator=np.random.default_rng(1))
 NETWORKS = {name: load_architectures()[name] for name in ("cnn_dropout", "cnn", "sprint", "mlp_relu")}
-NETWORKS["strides_and_norms"] = [
+STRIDES_AND_NORMS = [
     {"conv": {"filters": 6, "kernel": 5, "padding": "same", "stride": 2}}, "batch_norm", "relu",
     {"conv": {"filters": 5, "kernel": 4, "padding": "same"}}, "tanh", {"max_pool": 2},
     {"conv": {"filters": 7, "kernel": 2, "padding": "valid", "stride": 3}}, "batch_norm", "sigmoid",
@@ -32,7 +30,7 @@ NETWORKS["strides_and_norms"] = [
 SIZE, CLASSES = (20, 32), 13
 GENERATOR = np.random.default_rng(0)
 PIXELS = GENERATOR.random((40, *SIZE), np.float32)
-LABELS = GENERATOR.integers(0, CLASSES, 40)
+LABELS = GENERATOR.integers(0, CLASSES, 40).astype(np.uint8)
 
 
 def fit(layers: list) -> architecture.Architecture:
@@ -49,55 +47,56 @@ def random_weights(layers: architecture.Architecture) -> dict[str, np.ndarray]:
     return weights
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*NETWORKS, "strides_and_norms"])
 @pytest.mark.parametrize(("source", "target"), list(permutations(FRAMEWORKS, 2)))
 def test_weights_of_one_framework_are_those_of_another_by_name_and_layout(name, source, target):
-    layers = fit(NETWORKS[name])
-    first = FRAMEWORKS[source].get_weights(FRAMEWORKS[source].load(layers, random_weights(layers)))
-    announced = architecture.weight_shapes(layers)
-    assert {name: (array.shape, array.dtype) for name, array in first.items()} == {
-        name: (shape, np.float32) for name, shape in announced.items()
-    }
-    again = FRAMEWORKS[target].load(layers, first)
-    for name, array in FRAMEWORKS[target].get_weights(again).items():
-        np.testing.assert_array_equal(array, first[name])
+    layers = fit(NETWORKS.get(name, STRIDES_AND_NORMS))
+    first = FRAMEWORKS[source].load(layers, random_weights(layers))
+    weights = FRAMEWORKS[source].get_weights(first)
+    assert {name: array.shape for name, array in weights.items()} == architecture.weight_shapes(layers)
+    second = FRAMEWORKS[target].load(layers, weights)
+    for name, array in FRAMEWORKS[target].get_weights(second).items():
+        assert array.dtype == np.float32
         np.testing.assert_array_equal(array, random_weights(layers)[name])
-    expected = FRAMEWORKS[source].logits(FRAMEWORKS[source].load(layers, first), PIXELS)
+    expected = FRAMEWORKS[source].logits(first, PIXELS)
     assert np.ptp(expected) > 0.1
-    np.testing.assert_allclose(FRAMEWORKS[target].logits(again, PIXELS), expected, atol=1e-5)
+    np.testing.assert_allclose(FRAMEWORKS[target].logits(second, PIXELS), expected, atol=1e-5)
 
 
-LEARNT = {name: layers for name, layers in NETWORKS.items() if name != "strides_and_norms"}
-LEARNT |= {last: [{"dense": "classes"}, last] for last in ("sigmoid", "tanh", "relu")}
-
-
-@pytest.mark.parametrize("name", LEARNT)
+@pytest.mark.parametrize("name", [*NETWORKS, "sigmoid", "tanh", "relu"])
 def test_twenty_steps_from_equal_weights_give_equal_losses_and_weights(name):
-    """Also where the last layer is an activation, which counts in the loss. Every step is on all images."""
-    layers = fit([layer for layer in LEARNT[name] if not (isinstance(layer, dict) and "dropout" in layer)])
-    none = np.empty((0, *SIZE), np.uint8), np.empty(0, np.uint8)
-    job = SimpleNamespace(
-        data=dataset.Split((255 * PIXELS).astype(np.uint8), LABELS.astype(np.uint8), *none),
-        dataset=SimpleNamespace(classes=range(CLASSES), ground=0),
-        seed=0,
-    )
-    entry = {"architecture": "x", "pixel_range": [0, 1], "optimizer": "sgd", "schedule": "constant"}
-    entry |= {"learning_rate": 0.01, "batch_size": len(PIXELS), "epochs": 20}
+    """On all images. An activation at the end counts in the loss, labels are smoothed in training alone."""
+    smoothing = {} if name in NETWORKS else {"label_smoothing": 0.2}
+    layers = NETWORKS.get(name, [{"dense": "classes"}, name])
+    layers = fit([layer for layer in layers if not (isinstance(layer, dict) and "dropout" in layer)])
+    images = (255 * PIXELS).astype(np.uint8)
+    data = dataset.Split(images, LABELS, images, LABELS)
+    job = SimpleNamespace(data=data, dataset=SimpleNamespace(classes=range(CLASSES), ground=0), seed=0)
+    entry = {"architecture": "x", "pixel_range": [0, 1], "optimizer": "sgd", "momentum": 0.9}
+    entry |= {"schedule": "constant", "learning_rate": 0.001, "batch_size": len(images), "epochs": 20}
     losses, weights = [], []
-    for framework, own in [*((name, {}) for name in FRAMEWORKS), ("tensorflow", {"labels": "one_hot"})]:
-        job.settings = STAGES[framework].Settings.model_validate(entry | own)
+    variants = [{"labels": "one_hot"}, {"labels": "one_hot" if smoothing else "integer"}]
+    for framework, own in [("pytorch", {}), *(("tensorflow", own) for own in variants), ("scratch", {})]:
+        job.settings = STAGES[framework].Settings.model_validate(entry | smoothing | own)
         generator = {"generator": np.random.default_rng(0)} if framework == "scratch" else {}
         network = FRAMEWORKS[framework].load(layers, random_weights(layers))
         watching = SimpleNamespace(bar=lambda steps, _: steps, step=losses.append)
-        assert len(list(STAGES[framework].train(network, job, watching, **generator))) == 20
+        *_, epoch = STAGES[framework].train(network, job, watching, **generator)
         weights.append(FRAMEWORKS[framework].get_weights(network))
+        logits = torch.from_numpy(FRAMEWORKS[framework].logits(network, images / np.float32(255)))
+        plain = torch.nn.functional.cross_entropy(logits, torch.from_numpy(LABELS).long())
+        assert epoch.validation_loss == pytest.approx(float(plain), rel=1e-5)
     first, *others = np.array([float(loss) for loss in losses]).reshape(-1, 20)
     assert first[0] - first[-1] > 1e-3
-    for found, arrays in zip(others, weights[1:], strict=True):
-        np.testing.assert_allclose(found, first, rtol=1e-4)
-        for key, expected in weights[0].items():
-            if not key.endswith(".variance"):  # PyTorch keeps that of n - 1
-                np.testing.assert_allclose(arrays[key], expected, atol=1e-4)
+    for found in others:
+        np.testing.assert_allclose(found, first, rtol=3e-4)
+    of_pytorch, expected, *others = weights
+    of_pytorch = {
+        key: array for key, array in of_pytorch.items() if not key.endswith(".variance")
+    }  # of n - 1
+    for arrays in (*others, expected | of_pytorch):
+        for key, array in arrays.items():
+            np.testing.assert_allclose(array, expected[key], atol=1e-4)
 
 
 LETTERS = {"pytorch": "linear", "tensorflow": "cnn", "scratch": "mlp_sigmoid"}
@@ -150,37 +149,27 @@ def test_what_cannot_be_compared_is_named(run_stage, trained):
         run_stage("compare_frameworks")
 
 
-def compared(weights: dict[str, np.ndarray]) -> list[dict]:
-    description = SimpleNamespace(name="of_this_test")
-    return compare_frameworks.compare("scratch", saved.Network(description, LAYERS, weights), PIXELS)
-
-
-LAYERS = fit([{"dense": "classes"}])
-
-
-def test_a_difference_is_counted(monkeypatch):
-    weights = random_weights(LAYERS)
-    assert [row["target"] for row in compared(weights)] == ["pytorch", "tensorflow"]
-    assert all(row["difference"] < 1e-5 and row["other_classes"] == 0 for row in compared(weights))
-    logits = scratch.logits
-    monkeypatch.setattr(scratch, "logits", lambda *arguments: -logits(*arguments))
-    rows = compared(weights)
-    assert all(row["difference"] > 0.1 and row["other_classes"] > 30 for row in rows)
-    assert all(row["ties"] == 0 for row in rows)
-
-
-def test_a_tie_that_rounding_decides_is_counted_as_one(monkeypatch):
-    zeros = {name: np.zeros_like(array) for name, array in random_weights(LAYERS).items()}
+def test_a_difference_is_counted_and_a_tie_that_rounding_decides_is_counted_as_one(monkeypatch):
+    layers, logits = fit([{"dense": "classes"}]), scratch.logits
+    weights = random_weights(layers)
+    zeros = {name: np.zeros_like(array) for name, array in weights.items()}
     shift = np.float32(1e-5) * (np.arange(CLASSES) == 2)
-    logits = scratch.logits
-    monkeypatch.setattr(scratch, "logits", lambda *arguments: logits(*arguments) + shift)
-    for row in compared(zeros):
-        assert 0 < row["difference"] < 1e-4
-        assert row["ties"] == row["other_classes"] == len(PIXELS)
+    for arrays, alter, least, most, others, ties in (
+        (weights, lambda found: found, 0, 1e-5, range(1), range(1)),
+        (weights, lambda found: -found, 0.1, 99, range(30, 41), range(1)),
+        (zeros, lambda found: found + shift, 1e-6, 1e-4, [40], [40]),
+    ):
+        monkeypatch.setattr(scratch, "logits", lambda *arguments, alter=alter: alter(logits(*arguments)))
+        network = saved.Network(SimpleNamespace(name="of_this_test"), layers, arrays)
+        rows = compare_frameworks.compare("scratch", network, PIXELS)
+        assert [row["target"] for row in rows] == ["pytorch", "tensorflow"]
+        for row in rows:
+            assert least <= row["difference"] < most
+            assert row["other_classes"] in others and row["ties"] in ties
 
 
 def test_tensorflow_computes_no_estimate_that_each_processor_makes_its_own_way():
-    network = tensorflow.build(fit(NETWORKS["strides_and_norms"]))
+    network = tensorflow.build(fit(STRIDES_AND_NORMS))
     images = tf.constant(PIXELS[..., np.newaxis])
 
     @tf.function

@@ -102,7 +102,7 @@ def test_what_is_there_is_scored_and_what_is_not_is_named(trained, run_stage, ca
     run_stage("evaluate")
     others = [name for name in few_names() if name != "tensorflow/cnn"]
     assert list(pd.read_csv("outputs/tables/summary.csv").model) == others
-    expected = f"{reason}: tensorflow/cnn; `dvc repro train_tensorflow@cnn` trains it"
+    expected = f"not scored: tensorflow/cnn ({reason}); `dvc repro train_tensorflow@cnn` trains it"
     assert capsys.readouterr().out.splitlines()[-1] == expected
 
 
@@ -111,7 +111,7 @@ MODEL = results.folder("tensorflow", "cnn") / "model.json"
 
 def test_without_any_trained_model_all_are_named(workspace, run_stage):
     with pytest.raises(
-        UserError, match=r"^not trained: pytorch/linear, .*, sklearn/svm; `dvc repro` trains them$"
+        UserError, match=r"^not scored: pytorch/linear, .*svm \(not trained\); `dvc repro` trains"
     ):
         run_stage("evaluate")
 

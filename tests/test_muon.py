@@ -20,10 +20,7 @@ def test_a_matrix_keeps_its_directions_and_gets_singular_values_of_about_one(sha
     kept = turned.diagonal()
     assert ((kept > 0.65) & (kept < 1.25)).all()
     torch.testing.assert_close(turned, torch.diag(kept), rtol=0, atol=1e-4)
-
-
-def test_no_gradient_is_no_update():
-    torch.testing.assert_close(orthogonalize(torch.zeros(3, 4)), torch.zeros(3, 4))
+    assert not orthogonalize(torch.zeros(shape)).any(), "no gradient, no update"
 
 
 def test_it_takes_the_steps_of_pytorch():

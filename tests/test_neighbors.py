@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.neighbors import KNeighborsClassifier
 
 from stages.models import neighbors
 from stages.models.neighbors import ExactNeighbors
@@ -64,32 +65,28 @@ def test_the_result_is_exact_for_images_of_64_by_64_that_differ_by_single_gray_l
 
 
 def test_votes_are_those_of_scikit_learn():
-    from sklearn.neighbors import KNeighborsClassifier
-
     generator = np.random.default_rng(1)
-    images = generator.integers(0, 256, (500, 784)).astype(np.float32)
-    queries = generator.integers(0, 256, (100, 784)).astype(np.float32)
+    images, queries = np.split(generator.integers(0, 256, (600, 784)).astype(np.float32), [500])
     labels = generator.integers(0, 10, 500)
     ours = ExactNeighbors(5).fit(images, labels)
     theirs = KNeighborsClassifier(5, algorithm="brute").fit(images, labels)
     np.testing.assert_allclose(ours.predict_proba(queries), theirs.predict_proba(queries))
     np.testing.assert_array_equal(ours.predict(queries), theirs.predict(queries))
+    alone = ExactNeighbors(1).fit(images[:1], np.array([4]))
+    assert alone.predict(queries[:3]).tolist() == [4, 4, 4]
 
 
-def test_of_one_image_all_are_neighbours():
-    model = ExactNeighbors(1).fit(np.full((1, 784), 9, np.float32), np.array([4]))
-    assert model.predict(np.zeros((3, 784), np.float32)).tolist() == [4, 4, 4]
-
-
-@pytest.mark.parametrize("pixels", [0.5, -1, 256, np.nan])
-def test_pixels_that_are_no_gray_levels_are_refused(pixels):
+@pytest.mark.parametrize(
+    ("pixel", "count", "complaint"),
+    [
+        *((pixel, 1, r"from 0 to 255: let pixel_range be \[0, 255\]") for pixel in (0.5, -1, 256, np.nan)),
+        *((0, count, "'n_neighbors' must be a whole number from 1 to 3") for count in (0, 4, 1.5, True)),
+    ],
+)
+def test_pixels_that_are_no_gray_levels_and_impossible_numbers_of_neighbours_are_refused(
+    pixel, count, complaint
+):
     images = np.zeros((3, 784), np.float32)
-    images[1, 5] = pixels
-    with pytest.raises(ValueError, match=r"whole numbers from 0 to 255: let pixel_range be \[0, 255\]"):
-        ExactNeighbors(1).fit(images, np.arange(3))
-
-
-@pytest.mark.parametrize("count", [0, 4, 1.5])
-def test_an_impossible_number_of_neighbours_is_refused(count):
-    with pytest.raises(ValueError, match="'n_neighbors' must be a whole number from 1 to 3"):
-        ExactNeighbors(count).fit(np.zeros((3, 784), np.float32), np.arange(3))
+    images[1, 5] = pixel
+    with pytest.raises(ValueError, match=complaint):
+        ExactNeighbors(count).fit(images, np.arange(3))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import torch
-from conftest import edit_params, left, load_architectures, read_csv
+from conftest import edit_params, load_architectures, read_csv
 
 from stages import train_pytorch, train_tensorflow
 from stages.common import architecture, environment, results, training
@@ -17,22 +17,14 @@ BOTH = pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
 
 
 @BOTH
-def test_bfloat16_trains_other_weights_of_the_same_kind_auto_chooses_and_the_timings_say_which(
-    run_stage, framework
-):
+def test_bfloat16_trains_others_of_the_same_kind_and_auto_one_of_the_two_as_timings_say(run_stage, framework):
     found, losses, entry = {}, {}, f"{framework}.cnn_dropout"
+    slowly = {f"{entry}.learning_rate": 0.001, f"device.{framework}": "cpu"}  # so that the two stay close
     for precision in ("float32", "bfloat16", "auto"):
-        # slowly, so that the two stay close to each other
-        edits = {
-            f"{entry}.precision": precision,
-            f"{entry}.learning_rate": 0.001,
-            f"device.{framework}": "cpu",
-        }
-        run_stage(f"train_{framework}", "cnn_dropout", **edits)
-        files = left(framework, "cnn_dropout")
-        found[precision] = files[str(results.folder(framework, "cnn_dropout") / "weights.safetensors")]
-        (row,) = read_csv(results.folder(framework, "cnn_dropout") / "history.csv")
-        losses[precision] = float(row["train_loss"])
+        run_stage(f"train_{framework}", "cnn_dropout", **slowly, **{f"{entry}.precision": precision})
+        folder = results.folder(framework, "cnn_dropout")
+        found[precision] = (folder / "weights.safetensors").read_bytes()
+        losses[precision] = float(read_csv(folder / "history.csv")[0]["train_loss"])
         chosen = "bfloat16" if environment.multiplies_bfloat16() else "float32"
         timings = results.load_timings(framework, "cnn_dropout")
         assert (timings.device, timings.precision) == ("cpu", chosen if precision == "auto" else precision)
@@ -56,8 +48,14 @@ def test_keras_computes_in_bfloat16_in_the_block_alone_and_normalizes_in_float32
 
 
 @BOTH
-def test_bfloat16_is_refused_where_the_bits_must_be_the_same_everywhere(run_stage, framework):
-    edits = {f"{framework}.cnn_wide.precision": "bfloat16", "profile": "portable"}
+def test_a_device_that_is_not_there_and_bits_that_differ_between_processors_are_refused(run_stage, framework):
+    with pytest.raises(UserError, match=rf"device\.{framework} is 'tpu'; allowed here: auto, .*cpu"):
+        run_stage(f"train_{framework}", "cnn_wide", **{f"device.{framework}": "tpu"})
+    edits = {
+        f"{framework}.cnn_wide.precision": "bfloat16",
+        "profile": "portable",
+        f"device.{framework}": "cpu",
+    }
     with pytest.raises(UserError, match=r"\.cnn_wide\.precision is 'bfloat16', .*: float32, auto$"):
         run_stage(f"train_{framework}", "cnn_wide", **edits)
 

@@ -7,68 +7,64 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skops.io
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from stages.common import results, saved
 from stages.console.errors import UserError
 from stages.models import sklearn
 
 FOLDER = results.folder("scratch", "mlp_relu")
-WEIGHTS = FOLDER / "weights.safetensors"
-REFUSED = rf"^{WEIGHTS} does not hold this architecture's weights: "
+MODEL, WEIGHTS = FOLDER / "model.json", FOLDER / "weights.safetensors"
 REMEDY = "`dvc repro --force train_scratch@mlp_relu` makes it"
+OTHER = "does not hold this architecture's weights: "
+NO_MODEL, NO_NETWORK = "does not describe a model: ", "does not describe a network: "
 
 
 @pytest.mark.parametrize(
-    ("name", "array", "complaint"),
+    ("path", "change", "complaint"),
     [
-        ("2.dense.biases", None, r"2\.dense\.biases is missing"),
-        ("3.dense.biases", np.zeros(10, np.float32), r"3\.dense\.biases is of no layer"),
+        (WEIGHTS, {"2.dense.biases": None}, rf"{OTHER}2\.dense\.biases is missing; "),
+        (WEIGHTS, {"3.dense.biases": np.zeros(1)}, rf"{OTHER}3\.dense\.biases is of no layer; "),
         (
-            "2.dense.biases",
-            np.zeros(9, np.float32),
-            r"2\.dense\.biases is float32 \(9,\), not float32 \(10,\)",
+            WEIGHTS,
+            {"2.dense.biases": np.zeros(9, "f4")},
+            rf"{OTHER}.* is float32 \(9,\), not float32 \(10,\); ",
         ),
-        ("2.dense.biases", np.zeros(10), r"2\.dense\.biases is float64 \(10,\), not float32 \(10,\)"),
-        ("2.dense.biases", np.zeros(10, np.int32), r"2\.dense\.biases is int32 \(10,\), not float32 \(10,\)"),
+        (WEIGHTS, {"2.dense.biases": np.zeros(10)}, rf"{OTHER}.* is float64 \(10,\), not float32 \(10,\); "),
+        (
+            WEIGHTS,
+            {"2.dense.biases": np.zeros(10, "i4")},
+            rf"{OTHER}.* is int32 \(10,\), not float32 \(10,\); ",
+        ),
+        (WEIGHTS, b"", OTHER),
+        (WEIGHTS, b"no weights", OTHER),
+        (WEIGHTS, b"\xff" * 100, OTHER),
+        (MODEL, b"{", NO_MODEL),
+        (MODEL, {"architecture": [{"dense": 12}]}, f"{NO_NETWORK}the last layer"),
+        (MODEL, {"architecture": ["rleu", {"dense": "classes"}]}, f"{NO_NETWORK}.*unknown layer"),
+        (
+            MODEL,
+            {"architecture": [{"dense": 13}, {"dense": "classes"}]},
+            f"{OTHER}0.dense.weights is float32",
+        ),
+        (MODEL, {"classes": ["a", 7]}, rf"{NO_MODEL}classes\.1: "),
+        (MODEL, {"image_size": [28, 2000]}, rf"{NO_MODEL}image_size\.1: "),
+        (MODEL, {"colour": "red"}, f"{NO_MODEL}colour: Extra inputs"),
     ],
 )
-def test_weights_of_another_network_are_refused_by_name(trained, name, array, complaint):
-    weights = saved.load("scratch", "mlp_relu").weights
-    save_file({key: value for key, value in (weights | {name: array}).items() if value is not None}, WEIGHTS)
-    with pytest.raises(UserError, match=f"{REFUSED}{complaint}; {REMEDY} anew$"):
+def test_a_file_of_another_model_or_of_none_is_named_with_its_remedy(trained, path, change, complaint):
+    saved.load("scratch", "mlp_relu")
+    if isinstance(change, bytes):
+        path.write_bytes(change)
+    elif path == MODEL:
+        MODEL.write_text(json.dumps(json.loads(MODEL.read_text()) | change))
+    else:
+        arrays = load_file(WEIGHTS) | change
+        save_file({name: array for name, array in arrays.items() if array is not None}, WEIGHTS)
+    with pytest.raises(UserError, match=rf"^{FOLDER}/\S+ [^\n]*{complaint}[^\n]*{REMEDY} anew$"):
         saved.load("scratch", "mlp_relu")
-
-
-@pytest.mark.parametrize("content", [b"", b"no weights", b"\xff" * 100, b"PK\x03\x04"])
-def test_what_holds_no_weights_is_refused_by_name(trained, content):
-    WEIGHTS.write_bytes(content)
-    with pytest.raises(UserError, match=rf"{REFUSED}[^\n]*{REMEDY} anew$"):
-        saved.load("scratch", "mlp_relu")
-    WEIGHTS.unlink()
-    with pytest.raises(UserError, match=rf"^{WEIGHTS} is missing: {REMEDY}$"):
-        saved.load("scratch", "mlp_relu")
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "complaint"),
-    [
-        ("architecture", [{"dense": 12}], "does not describe a network: the last layer"),
-        ("architecture", ["rleu", {"dense": "classes"}], "does not describe a network: .*unknown layer"),
-        (
-            "architecture",
-            [{"dense": 13}, "relu", {"dense": "classes"}],
-            r"weights: 0\.dense\.weights is float32",
-        ),
-        ("classes", ["a", 7], r"does not describe a model: classes\.1: "),
-        ("image_size", [28, 2000], r"does not describe a model: image_size\.1: "),
-        ("colour", "red", "does not describe a model: colour: Extra inputs"),
-    ],
-)
-def test_a_description_that_cannot_be_is_refused_by_name(trained, key, value, complaint):
-    path = FOLDER / "model.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
-    with pytest.raises(UserError, match=rf"^{FOLDER}/[^\n]*{complaint}[^\n]*{REMEDY} anew$"):
+    path.unlink()
+    with pytest.raises(UserError, match=f"^{path} is missing: {REMEDY}$"):
         saved.load("scratch", "mlp_relu")
 
 
@@ -93,14 +89,13 @@ def damage(path: Path, load: Callable[[], object]) -> int:
             assert str(error).startswith(str(path.parent))
             assert "\n" not in str(error)
             refused += 1
+    path.write_bytes(good)
     return refused
 
 
 def test_damaged_files_are_read_or_refused_but_nothing_else_happens(trained, tmp_path):
-    for name in ("model.json", "weights.safetensors"):
-        good = (FOLDER / name).read_bytes()
-        assert damage(FOLDER / name, lambda: saved.load("scratch", "mlp_relu")) > 50
-        (FOLDER / name).write_bytes(good)
+    for path in (MODEL, WEIGHTS):
+        assert damage(path, lambda: saved.load("scratch", "mlp_relu")) > 50
     classifier = sklearn.build("sklearn.linear_model.LogisticRegression", {}, 0, sklearn)
     classifier.fit(np.eye(10, dtype=np.float32), np.arange(10))
     (path := tmp_path / "classifier.skops").write_bytes(sklearn.dumps(classifier, sklearn))

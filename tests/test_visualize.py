@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+from functools import partial
 from itertools import combinations, pairwise
 
 import matplotlib
@@ -20,7 +21,7 @@ from stages import visualize
 from stages.common import dataset, results
 from stages.console.errors import UserError
 from stages.evaluation import scores
-from stages.evaluation.tables import HISTORY, MEAN, VOTE, load_tables
+from stages.evaluation.tables import HISTORY, MEAN, SCORES, VOTE, load_tables
 from stages.pictures import overall, single, style
 
 DIGITS = tuple(map(str, range(10)))
@@ -162,14 +163,10 @@ def test_every_picture_is_readable_whatever_the_classes_and_the_size(workspace, 
     assert list(dict.fromkeys(sheet.args[1])) == list(classes), "each class, in the data set's order"
 
 
-def cells(counts, classes):
-    return scores.confusion(np.array(counts), classes)
-
-
 def test_a_confusion_matrix_shows_every_count_that_is_not_zero_in_the_data_set_s_order():
     counts = 90 * np.eye(4, dtype=int)
     counts[1, 3] = 7
-    figure = single.draw_confusion(cells(counts, WORDS), WORDS, "pytorch/b")
+    figure = single.draw_confusion(scores.confusion(counts, WORDS), WORDS, "pytorch/b")
     axis = figure.axes[0]
     assert texts_by_place(axis) | {(1, 3): "7\n7.2%"} == texts_by_place(axis)
     assert len(axis.texts) == 5
@@ -191,9 +188,11 @@ def test_images_that_are_not_square_keep_their_proportions():
     images = np.arange(3, dtype=np.uint8)[:, None, None] * np.ones((20, 32), np.uint8) + 1
     axis = style.draw_sheet(images, ["a", "b", "c"], 3 * ["black"], 2, "title", "label").axes[0]
     canvas = axis.images[0].get_array().filled(0)
-    for value in (1, 2, 3):
+    for value, caption in zip((1, 2, 3), axis.texts, strict=True):
         down, across = np.nonzero(canvas == value)
         assert (np.ptp(down) + 1, np.ptp(across) + 1) == (20, 32)
+        assert caption.get_position()[0] == across.mean()
+        assert caption.get_position()[1] > down.max()
     box, (rows, columns) = axis.get_position(), canvas.shape
     width, height = axis.figure.get_size_inches() * (box.width, box.height)
     assert width / columns == pytest.approx(height / rows, rel=1e-6)
@@ -296,10 +295,14 @@ def test_bars_and_points_show_accuracies_and_errors_with_their_intervals():
     assert errors.texts[0].xy == (pytest.approx(0.4), 1)
 
 
+BINS = pd.DataFrame(
+    [(0.4, 0.6, 10, 0.5, 0.3, 0.1, 0.6), (0.8, 1.0, 90, 0.9, 0.8, 0.7, 0.85)],
+    columns=SCORES["calibration"][1:],
+)
+
+
 def test_a_reliability_diagram_has_confidence_below_and_accuracy_at_the_side():
-    bins = {"low": [0.4, 0.8], "high": [0.6, 1.0], "images": [10, 90], "confidence": [0.5, 0.9]}
-    bins |= {"accuracy": [0.3, 0.8], "accuracy_low": [0.1, 0.7], "accuracy_high": [0.6, 0.85]}
-    points, images = single.draw_calibration(pd.DataFrame(bins), 0.05, "pytorch/a").axes
+    points, images = single.draw_calibration(BINS, 0.05, "pytorch/a").axes
     assert points.lines[1].get_xydata().tolist() == [[50, 30], [90, 80]]
     spans = [segment[:, 1].tolist() for segment in points.collections[0].get_segments()]
     assert spans == [pytest.approx([10, 60]), pytest.approx([70, 85])]
@@ -399,14 +402,10 @@ def test_of_a_wide_first_layer_the_first_units_are_drawn():
 
 
 def test_the_user_s_own_matplotlibrc_changes_no_picture(monkeypatch):
-    def draw():
-        return single.draw_confusion(cells(5 * np.eye(4, dtype=int), WORDS), WORDS, "pytorch/b")
-
+    draw = partial(single.draw_calibration, BINS, 0.05, "pytorch/b")
     expected = style.png(draw)
-    monkeypatch.setitem(plt.rcParams, "lines.antialiased", False)
-    monkeypatch.setitem(plt.rcParams, "image.cmap", "jet")
-    monkeypatch.setitem(plt.rcParams, "xtick.direction", "in")
-    monkeypatch.setitem(plt.rcParams, "axes.titlesize", 20)
+    for name, value in {"lines.antialiased": False, "xtick.direction": "in", "axes.titlesize": 20}.items():
+        monkeypatch.setitem(plt.rcParams, name, value)
     assert style.png(draw) != expected
     style.set_theme.cache_clear()
     assert style.png(draw) == expected

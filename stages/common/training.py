@@ -55,7 +55,7 @@ def read_architecture(run: Run) -> architecture.Architecture:
     shift = max(run.settings.prediction_shift, getattr(run.settings.augmentation, "shift", 0))
     if shift >= min(rows, columns):
         raise UserError(
-            f"params.yaml: {run.model} shifts images by {shift} pixels; allowed for images of "
+            f"params.yaml: {run.model} shifts images by {shift:g} pixels; allowed for images of "
             f"{rows}×{columns}: less than {min(rows, columns)}"
         )
     layers = params.read(name, architecture.Layers, params.ARCHITECTURES)
