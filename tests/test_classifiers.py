@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import edit_params, left, python, tiny_arrays
+from conftest import left, tiny_arrays
 
 from stages.common import dataset, results, run
 from stages.console.errors import UserError
@@ -137,27 +137,6 @@ def test_parts_fitted_side_by_side_repeat_to_the_bit(run_stage, entry):
         run_stage("train_sklearn", "random_forest", **edits("random_forest", entry))
         found.append(left("sklearn", "random_forest"))
     assert all(again == found[0] for again in found)
-
-
-def test_lightgbm_fits_with_the_threads_of_all_models_and_repeats(workspace):
-    code = """
-from stages.common import environment
-environment.prepare()
-import hashlib, psutil, numpy as np
-from stages.models import lightgbm, sklearn
-arguments = {"n_estimators": 3, "colsample_bytree": 0.5, "verbose": -1}
-images = np.random.default_rng(0).random((2000, 8, 8), np.float32)
-before = psutil.Process().num_threads()
-for _ in range(2):
-    classifier = sklearn.build("lightgbm.LGBMClassifier", arguments, 0, lightgbm)
-    sklearn.fit(classifier, images, np.arange(2000) % 3)
-    print(hashlib.md5(sklearn.dumps(classifier, lightgbm)).hexdigest())
-print(psutil.Process().num_threads() - before)
-"""
-    edit_params(workspace, "threads", 4)
-    first, second, more = python(code, workspace).split()
-    assert first == second
-    assert more == "3"
 
 
 COMPONENTS = of("decomposition.PCA", n_components=4)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, command, edit_params, left, load_params, python
+from conftest import ROOT, command, edit_params, left, python
 
 from stages.common import results
 
@@ -45,17 +45,23 @@ def test_variables_of_the_shell_change_no_bit(workspace, run_stage, name, profil
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems pin no processes to processors")
-def test_products_use_the_threads_of_params_on_one_processor_too():
+def test_products_and_lightgbm_use_the_threads_of_params_on_one_processor_too(workspace):
     code = """
 import os
 os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
 from stages.common import environment
 environment.prepare()
-import numpy, threadpoolctl
+import numpy as np, psutil, threadpoolctl
+from stages.models import lightgbm, sklearn
 environment.use_all_threads()
 print({library["num_threads"] for library in threadpoolctl.threadpool_info()})
+before = psutil.Process().num_threads()
+classifier = sklearn.build("lightgbm.LGBMClassifier", {"verbose": -1}, 0, lightgbm)
+sklearn.fit(classifier, np.random.default_rng(0).random((500, 8, 8)), np.arange(500) % 3)
+print(psutil.Process().num_threads() - before)
 """
-    assert python(code).strip() == str({load_params()["threads"]})
+    edit_params(workspace, "threads", 4)
+    assert python(code, workspace).split() == ["{4}", "3"]
 
 
 @pytest.mark.slow

@@ -12,15 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import psutil
 import pytest
-from conftest import (
-    frameworks,
-    left,
-    load_architectures,
-    load_params,
-    models,
-    networks,
-    read_csv,
-)
+from conftest import frameworks, left, load_architectures, load_params, models, networks, read_csv
 
 from stages.common import dataset, environment, params, results, saved, training
 from stages.console import machine

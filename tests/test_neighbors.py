@@ -30,38 +30,43 @@ def test_the_nearest_are_found_in_order_ties_and_duplicates_included(data, seed)
     np.testing.assert_array_equal(search.kneighbors(queries.astype(np.float32)), by_hand(images, queries, k))
 
 
-@pytest.mark.parametrize(("dimensions", "many"), [(1, 100), (8, 300), (784, 800)])
-def test_the_result_is_exact_whatever_the_filter_lets_through(monkeypatch, dimensions, many):
+def far_apart(generator: np.random.Generator) -> np.ndarray:
+    """Images whose squared distances lie far beyond 2²⁴, half of them darker."""
+    images = generator.integers(0, 256, (960, 784)).astype(np.uint8)
+    images[::2] //= 8
+    return images
+
+
+def close(generator: np.random.Generator) -> np.ndarray:
+    """64×64 images whose squared distances are about 80, differences of sums that float32 rounds to fours."""
+    noise = generator.integers(-1, 2, (360, 64 * 64)) * (generator.random((360, 64 * 64)) < 0.015)
+    return (generator.choice([1, 254], 64 * 64) + noise).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dimensions", "many", "all_compared"),
+    [
+        (far_apart, 1, 100, True),
+        (far_apart, 8, 300, True),
+        (far_apart, 784, 800, False),
+        (close, 96, 40, True),
+        (close, 96, 7000, False),
+    ],
+)
+def test_the_result_is_exact_whatever_the_filter_lets_through(
+    monkeypatch, kind, dimensions, many, all_compared
+):
+    compared, compare_all = [], ExactNeighbors._compare_all
     monkeypatch.setattr(neighbors, "DIMENSIONS", dimensions)
     monkeypatch.setattr(neighbors, "MANY", many)
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (900, 784)).astype(np.uint8)  # distances far beyond 2²⁴, squared
-    images[:450] //= 8
-    queries = generator.integers(0, 256, (60, 784)).astype(np.uint8)
-    queries[:30] //= 8
-    assert is_exact(images, queries, monkeypatch) == (dimensions < 784), "not the case it is for"
-
-
-def is_exact(images: np.ndarray, queries: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether some were compared with all images, after an exact search."""
-    compared, compare_all = [], ExactNeighbors._compare_all
     monkeypatch.setattr(
-        ExactNeighbors, "_compare_all", lambda self, rest: compared.append(rest) or compare_all(self, rest)
+        ExactNeighbors, "_compare_all", lambda *both: compared.append(both) or compare_all(*both)
     )
+    *queries, images = np.split(kind(np.random.default_rng(0)), [30, 60])
     search = ExactNeighbors(3).fit(images.astype(np.float32), np.arange(len(images)) % 10)
-    np.testing.assert_array_equal(search.kneighbors(queries.astype(np.float32)), by_hand(images, queries, 3))
-    return bool(compared)
-
-
-@pytest.mark.parametrize("many", [40, 7000])
-def test_the_result_is_exact_for_images_of_64_by_64_that_differ_by_single_gray_levels(monkeypatch, many):
-    """Their squared distances are about 80, differences of sums that float32 rounds to multiples of 4."""
-    monkeypatch.setattr(neighbors, "MANY", many)
-    generator = np.random.default_rng(0)
-    same = generator.choice([1, 254], 64 * 64)
-    noise = generator.integers(-1, 2, (320, 64 * 64)) * (generator.random((320, 64 * 64)) < 0.015)
-    images, queries = np.split((same + noise).astype(np.uint8), [300])
-    assert is_exact(images, queries, monkeypatch) == (many == 40), "not the case it is for"
+    for part in queries:
+        np.testing.assert_array_equal(search.kneighbors(part.astype(np.float32)), by_hand(images, part, 3))
+    assert bool(compared) == all_compared, "not the case it is for"
 
 
 def test_votes_are_those_of_scikit_learn():

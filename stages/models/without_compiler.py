@@ -2,8 +2,8 @@
 
 torch.optim imports torch.compile's modules only to tell them to keep out; two functions that do nothing
 stand in for them. On an AMD EPYC (family 25, model 17) with two cores, medians of three starts:
-`import torch` and an optimizer take 3.9 s with the compiler, 2.3 s without. To measure again, with and without
-the call in train_pytorch.py: time python -m stages.train_pytorch linear
+`import torch` and an optimizer take 3.9 s with the compiler, 2.3 s without. To measure again, with and
+without the call in train_pytorch.py: time python -m stages.train_pytorch linear
 """
 
 import sys
