@@ -48,7 +48,10 @@ def main() -> None:
         jobs += first_layer(model, data.image_size)
     processes = get_context("forkserver")  # it imports the pictures' modules once
     processes.set_forkserver_preload([overall.__name__, single.__name__])
-    with files.replacing(PLOTS) as (folder,), ProcessPoolExecutor(threads, processes) as pool:
+    with (
+        files.replacing(PLOTS) as (folder,),
+        ProcessPoolExecutor(threads, processes, command.end_with_parent) as pool,
+    ):
         drawn = [pool.submit(style.save, folder / path, draw) for path, draw in jobs]
         try:
             for picture in drawn:

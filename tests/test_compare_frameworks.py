@@ -89,7 +89,8 @@ def test_twenty_steps_from_equal_weights_give_equal_losses_and_weights(name):
     first, *others = np.array([float(loss) for loss in losses]).reshape(-1, 20)
     assert first[0] - first[-1] > 1e-3
     for found in others:
-        np.testing.assert_allclose(found, first, rtol=3e-4)
+        np.testing.assert_allclose(found[:2], first[:2], rtol=1e-5)
+        np.testing.assert_allclose(found, first, rtol=3e-4)  # steps add up what each rounds off
     of_pytorch, expected, *others = weights
     of_pytorch = {
         key: array for key, array in of_pytorch.items() if not key.endswith(".variance")

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 from conftest import command, dvc, edit_params, git, load_params, ran
@@ -58,6 +59,11 @@ def start(project: Path, *arguments: str) -> subprocess.Popen:
     )
 
 
+def children(process: psutil.Process) -> list[psutil.Process]:
+    """All that a process started and that still runs."""
+    return [child for child in process.children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill", "ctrl_c"])
 @pytest.mark.parametrize("stage", STAGES)
 def test_after_a_kill_the_next_run_finishes_with_the_same_results(project, stage, how):
@@ -66,13 +72,13 @@ def test_after_a_kill_the_next_run_finishes_with_the_same_results(project, stage
     for output in locked["outs"]:  # or DVC would take the results of the undisturbed run from its cache
         (project / ".dvc/cache/files/md5" / output["md5"][:2] / output["md5"][2:]).unlink(missing_ok=True)
     process = start(project, "repro", "--force", "--single-item", stage)
-    for line in process.stdout:
-        if line.startswith("> python"):
-            break
-    time.sleep(0.3)  # importing, or training: the fastest stage takes half a second
+    started = psutil.Process(process.pid)
+    while not any("stages." in " ".join(child.cmdline()) for child in children(started)):
+        time.sleep(0.01)
+    time.sleep(0.1)  # importing, or training: the fastest stage takes half a second
     os.killpg(process.pid, how)
-    process.stdout.read()
-    assert process.wait(60) != 0
+    process.communicate(timeout=60)
+    assert process.returncode != 0
     assert stage in ran(dvc(project, "repro"))
     assert lock(project) == before
     assert not list(project.rglob("*.partial*"))
@@ -159,7 +165,7 @@ def test_a_terminated_stage_leaves_the_earlier_results_and_the_next_run_clears_t
         time.sleep(0.01)
     run.terminate()
     assert run.wait(1) == -signal.SIGTERM
-    run.stderr.read()  # its end comes when the processes that draw have ended, too
+    run.communicate(timeout=30)  # the processes that draw hold its standard error, until they end
     assert (project / "outputs/plots/overall/accuracy.png").read_bytes() == before
     assert command(project, "stages.visualize").returncode == 0
     assert not list(project.rglob("*.partial*"))
@@ -205,10 +211,9 @@ def test_two_runs_at_once_corrupt_nothing(project):
     edit_params(project, "scratch.mlp_relu.epochs", 40)
     edit_params(project, "scratch.mlp_sigmoid.epochs", 40)
     processes = [start(project, "repro") for _ in range(2)]
-    outputs = [process.stdout.read() for process in processes]
-    codes = [process.wait(120) for process in processes]
-    for output, code in zip(outputs, codes, strict=True):
-        assert code == 0 or "lock" in output or "busy" in output, output
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    for output, process in zip(outputs, processes, strict=True):
+        assert process.returncode == 0 or "lock" in output or "busy" in output, output
     dvc(project, "repro")
     assert ran(dvc(project, "repro")) == []
     changed = {path for path, md5 in lock(project).items() if before[path] != md5}

@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import multiprocessing.connection
 import os
 import signal
 import sys
@@ -58,6 +59,17 @@ def _end_with_dvc() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     Thread(target=wait, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """What each process of a pool calls first: it ends when the one that made the pool is gone."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def model_name(description: str | None) -> str:
