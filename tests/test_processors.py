@@ -98,6 +98,7 @@ def test_an_emulator_that_crashes_is_refused(workspace, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["processors"])
     monkeypatch.setattr(shutil, "which", lambda name: name)
     monkeypatch.setattr(processors, "emulator_version", lambda: "7.2")
+    monkeypatch.setattr(processors, "compare_processors", lambda *_: pytest.fail("it was used"))
     with pytest.raises(UserError, match=r"QEMU 7\.2 crashes on some models: install 10 or later"):
         processors.main()
 
@@ -167,6 +168,8 @@ def test_models_that_are_not_named_keep_their_rows(workspace, monkeypatch):
 
 def test_only_the_chosen_models_are_tried_for_one_epoch_on_the_processor(workspace):
     chosen = ["scratch/cnn", "sklearn/knn_3"]
+    edit_params(workspace, "scratch.cnn.epochs", 5)
+    params.content.cache_clear()
     content = processors.short_epoch(chosen, "portable")
     assert processors.frameworks_of(content) == ["scratch", "sklearn"]
     assert projects.models(content) == chosen
