@@ -112,6 +112,7 @@ def small_project(tmp_path, monkeypatch) -> Path:
     models = {
         "mlp": {"architecture": "mlp", "optimizer": "adam"},
         "champion": {"architecture": "cnn", "optimizer": "muon"},
+        "pocket": {"architecture": "cnn", "optimizer": "muon"},
     }
     content = {"data": {"dataset": "mnist"}, "seed": 0, "pytorch": models}
     architectures = {"mlp": [{"dense": 10}], "cnn": [{"dense": 10}, "relu"], "nobodys": ["relu"]}
@@ -142,13 +143,14 @@ def test_the_page_of_edits_has_every_parameter_and_file_and_who_depends_on_it(sm
         "`seed`": "train_pytorch: all; evaluate",
         "`pytorch.mlp.*`": "train_pytorch: mlp; evaluate",
         "`pytorch.champion.*`": "train_pytorch: champion; evaluate",
+        "`pytorch.pocket.*`": "train_pytorch: pocket; evaluate",
         "`architectures.yaml:mlp`": "train_pytorch: mlp",
-        "`architectures.yaml:cnn`": "train_pytorch: champion",
+        "`architectures.yaml:cnn`": "train_pytorch: champion, pocket",
         "`architectures.yaml:nobodys`": "none",
         "`stages/common/frameworks.py`": "evaluate",
         "`stages/console/errors.py`": "none",
         "`stages/optimizers/adam.py`": "train_pytorch: mlp",
-        "`stages/optimizers/muon.py`": "train_pytorch: champion",
+        "`stages/optimizers/muon.py`": "train_pytorch: champion, pocket",
         "`stages/templates/page.html`": "report",
         "`stages/train_pytorch.py`": "train_pytorch: all",
     }

@@ -57,12 +57,12 @@ def users() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
 
 
 def concerned(edited: str, users: dict[str, list[str]]) -> list[str]:
-    """The stages that depend on what is edited, on what it is in or on what is in it."""
+    """The stages that depend on what is edited, or on what it is in."""
     return list(
         dict.fromkeys(
             stage
             for name, stages in users.items()
-            if name == edited or edited.startswith((f"{name}.", f"{name}/")) or name.startswith(f"{edited}.")
+            if name == edited or edited.startswith((f"{name}.", f"{name}/"))
             for stage in stages
         )
     )
