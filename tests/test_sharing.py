@@ -4,7 +4,7 @@ import json
 
 import pytest
 import yaml
-from conftest import commit, dvc, edit_params, git, ran
+from conftest import ROOT, commit, dvc, edit_params, git, ran
 
 
 @pytest.fixture
@@ -69,3 +69,10 @@ def test_two_commits_compare(project, tmp_path):
     page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     assert '"rev": "HEAD~1"' in page
     assert '"rev": "HEAD"' in page
+
+
+def test_a_clone_that_asks_for_windows_line_endings_has_the_same_files(tmp_path):
+    git(tmp_path, "clone", "--quiet", "--config", "core.autocrlf=true", str(ROOT), "clone")
+    for name in git(ROOT, "ls-files").splitlines():
+        if (cloned := tmp_path / "clone" / name).exists():  # not yet committed
+            assert b"\r" not in cloned.read_bytes(), name
