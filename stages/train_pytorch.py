@@ -7,7 +7,7 @@ and from architectures.yaml the architecture that the model names. Writes output
 outputs/{predictions,validation,timings}/pytorch/<model>.*
 
 On MNIST and two cores of an AMD EPYC (family 25, model 17), training time and test accuracy:
-sprint 2 s, 99.1 %; cnn_dropout 16 s, 99.2 %; champion 140 s, 99.7 %.
+sprint 2 s, 99.1 %; cnn_dropout 16 s, 99.2 %; champion 136 s, 99.7 %.
 """
 
 import math

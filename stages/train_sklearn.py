@@ -6,7 +6,7 @@ Reads data/ and, from params.yaml, sklearn.<model>, seed, threads and profile. W
 outputs/models/sklearn/<model>/ and outputs/{predictions,validation,timings}/sklearn/<model>.*
 
 On MNIST and two cores of an AMD EPYC (family 25, model 17), training time and test accuracy:
-logistic_regression 2 s, 92.5 %; random_forest 9 s, 97.0 %; svm 15 s, 98.5 %.
+logistic_regression 1 s, 92.5 %; random_forest 9 s, 97.0 %; svm 14 s, 98.5 %.
 """
 
 import traceback

@@ -7,7 +7,7 @@ device.tensorflow, and from architectures.yaml the architecture that the model n
 outputs/models/tensorflow/<model>/ and outputs/{predictions,validation,timings}/tensorflow/<model>.*
 
 On MNIST and two cores of an AMD EPYC (family 25, model 17), training time and test accuracy:
-sprint 4 s, 99.0 %; cnn 9 s, 99.1 %; cnn_dropout 22 s, 99.2 %.
+sprint 4 s, 99.0 %; cnn 8 s, 99.0 %; cnn_dropout 21 s, 99.2 %.
 """
 
 from collections.abc import Iterator

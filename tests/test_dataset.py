@@ -79,14 +79,14 @@ NOT_DESCRIBED = r"dataset\.json does not describe a data set: "
 @pytest.mark.parametrize(
     ("part", "change", "complaint"),
     [
-        ("dataset", {"classes": ["a"]}, f"{NOT_DESCRIBED}classes: "),
-        ("dataset", {"classes": list(map(str, range(101)))}, f"{NOT_DESCRIBED}classes: "),
-        ("dataset", {"classes": ["a", "b", "a"]}, f"{NOT_DESCRIBED}two classes have the same name"),
-        ("dataset", {"classes": ["a", " b"]}, rf"{NOT_DESCRIBED}classes\.1: "),
-        ("dataset", {"image_size": [28, 65]}, rf"{NOT_DESCRIBED}image_size\.1: "),
-        ("dataset", {"ground": 256}, f"{NOT_DESCRIBED}ground: "),
-        ("dataset", {"counts": {"train": 400}}, rf"{NOT_DESCRIBED}counts\.test: Field required"),
-        ("dataset", {"license": "none"}, f"{NOT_DESCRIBED}license: Extra inputs"),
+        ("dataset", {"classes": ["a"]}, f"{NOT_DESCRIBED}classes(: | is )"),
+        ("dataset", {"classes": list(map(str, range(101)))}, f"{NOT_DESCRIBED}classes(: | is )"),
+        ("dataset", {"classes": ["a", "b", "a"]}, f"{NOT_DESCRIBED}classes is .*: two have the same name"),
+        ("dataset", {"classes": ["a", " b"]}, rf"{NOT_DESCRIBED}classes\.1 is "),
+        ("dataset", {"image_size": [28, 65]}, rf"{NOT_DESCRIBED}image_size\.1 is "),
+        ("dataset", {"ground": 256}, f"{NOT_DESCRIBED}ground is "),
+        ("dataset", {"counts": {"train": 400}}, rf"{NOT_DESCRIBED}counts\.test is missing"),
+        ("dataset", {"license": "none"}, f"{NOT_DESCRIBED}license is unknown; allowed: "),
         ("train_labels", np.full(400, 10, "u1"), r"train_labels\.npy holds the label 10; allowed: 0 to 9"),
         (
             "train_labels",

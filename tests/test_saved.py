@@ -47,9 +47,9 @@ NO_MODEL, NO_NETWORK = "does not describe a model: ", "does not describe a netwo
             {"architecture": [{"dense": 13}, {"dense": "classes"}]},
             f"{OTHER}0.dense.weights is float32",
         ),
-        (MODEL, {"classes": ["a", 7]}, rf"{NO_MODEL}classes\.1: "),
-        (MODEL, {"image_size": [28, 2000]}, rf"{NO_MODEL}image_size\.1: "),
-        (MODEL, {"colour": "red"}, f"{NO_MODEL}colour: Extra inputs"),
+        (MODEL, {"classes": ["a", 7]}, rf"{NO_MODEL}classes\.1 is "),
+        (MODEL, {"image_size": [28, 2000]}, rf"{NO_MODEL}image_size\.1 is "),
+        (MODEL, {"colour": "red"}, f"{NO_MODEL}colour is unknown; allowed: "),
     ],
 )
 def test_a_file_of_another_model_or_of_none_is_named_with_its_remedy(trained, path, change, complaint):

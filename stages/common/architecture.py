@@ -18,7 +18,24 @@ Shape = tuple[int, int, int] | tuple[int]
 """What a layer hands on for one image: (channels, rows, columns) or (units,)."""
 
 
-class Conv(Section):
+class Layer(Section):
+    """A layer that keeps the shape and has no parameters, unless it says otherwise."""
+
+    kind: str
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """What the layer hands on. Raises ValueError if it cannot take `shape`."""
+        return shape
+
+    def parameters(self, shape: Shape) -> int:
+        """How many numbers it learns."""
+        return 0
+
+    def __str__(self) -> str:
+        return self.kind
+
+
+class Conv(Layer):
     """2-D convolution with a bias. `same` pads with zeros, so that with stride 1 the size stays."""
 
     kind: Literal["conv"]
@@ -54,7 +71,7 @@ class Conv(Section):
         return f"conv {self.kernel}×{self.kernel}, {self.padding}{stride}"
 
 
-class MaxPool(Section):
+class MaxPool(Layer):
     """The largest value of each `size`×`size` square; rows and columns left over are dropped."""
 
     kind: Literal["max_pool"]
@@ -66,14 +83,11 @@ class MaxPool(Section):
             raise ValueError(f"max_pool {self.size} is larger than the image of {rows}×{columns}")
         return channels, rows // self.size, columns // self.size
 
-    def parameters(self, shape: Shape) -> int:
-        return 0
-
     def __str__(self) -> str:
         return f"max_pool {self.size}×{self.size}"
 
 
-class Dense(Section):
+class Dense(Layer):
     """Matrix product and bias over everything that comes in: an image is flattened first.
 
     `classes` units are as many as the data set has classes.
@@ -88,27 +102,18 @@ class Dense(Section):
     def parameters(self, shape: Shape) -> int:
         return (prod(shape) + 1) * self.units
 
-    def __str__(self) -> str:
-        return "dense"
 
-
-class Dropout(Section):
+class Dropout(Layer):
     """While training, each value is zero with probability `rate`, the others grow by 1/(1-rate)."""
 
     kind: Literal["dropout"]
     rate: Annotated[Number, Field(gt=0, lt=1)]
 
-    def output_shape(self, shape: Shape) -> Shape:
-        return shape
-
-    def parameters(self, shape: Shape) -> int:
-        return 0
-
     def __str__(self) -> str:
         return f"dropout {self.rate:g}"
 
 
-class BatchNorm(Section):
+class BatchNorm(Layer):
     """Each channel or unit normalized over the batch, then scaled and shifted (Ioffe and Szegedy, 2015).
 
     Prediction uses running means and variances; of the old, each step keeps MOMENTUM.
@@ -116,33 +121,18 @@ class BatchNorm(Section):
 
     kind: Literal["batch_norm"]
 
-    def output_shape(self, shape: Shape) -> Shape:
-        return shape
-
     def parameters(self, shape: Shape) -> int:
         return 2 * shape[0]
-
-    def __str__(self) -> str:
-        return "batch_norm"
 
 
 MOMENTUM, EPSILON = 0.9, 1e-5
 """Of batch normalization: what it keeps, and what keeps it from dividing by zero."""
 
 
-class Activation(Section):
+class Activation(Layer):
     """A rising function of each value alone."""
 
     kind: Literal["relu", "sigmoid", "tanh"]
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return shape
-
-    def parameters(self, shape: Shape) -> int:
-        return 0
-
-    def __str__(self) -> str:
-        return self.kind
 
 
 SCALAR_OF = {"max_pool": "size", "dense": "units", "dropout": "rate"}
@@ -167,11 +157,11 @@ def _spell_out(layer: Any) -> Any:
     )
 
 
-Layer = Annotated[
+AnyLayer = Annotated[
     Annotated[Conv | MaxPool | Dense | Dropout | BatchNorm | Activation, Field(discriminator="kind")],
     BeforeValidator(_spell_out),
 ]
-Layers = tuple[Layer, ...]
+Layers = tuple[AnyLayer, ...]
 
 
 @dataclass(frozen=True)
@@ -255,7 +245,7 @@ def weight_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     return arrays
 
 
-def pool_first(architecture: Architecture) -> list[tuple[int, Layer]]:
+def pool_first(architecture: Architecture) -> list[tuple[int, AnyLayer]]:
     """The layers with their places in the list, max pooling before the ReLU that it follows.
 
     ReLU and the maximum commute: outputs and gradients stay the same to the bit, and ReLU has a

@@ -1,16 +1,15 @@
 """The images and labels in data/, and what data/dataset.json says about them."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import numpy as np
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field
 
 from stages.common.files import load_array
-from stages.common.params import Section
-from stages.console.errors import UserError, reading
+from stages.common.params import Section, load_json
+from stages.console.errors import UserError
 
 FOLDER = Path("data")
 SIZES = 8, 64
@@ -31,6 +30,12 @@ class Counts(Section):
     test: Count
 
 
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("two have the same name")
+    return names
+
+
 class Dataset(Section):
     """What data/dataset.json holds: all that a stage needs to know of the data beside the arrays.
 
@@ -39,7 +44,9 @@ class Dataset(Section):
     """
 
     name: str
-    classes: Annotated[tuple[Name, ...], Field(min_length=CLASSES[0], max_length=CLASSES[1])]
+    classes: Annotated[
+        tuple[Name, ...], Field(min_length=CLASSES[0], max_length=CLASSES[1]), AfterValidator(_different)
+    ]
     image_size: tuple[Size, Size]
     ground: Annotated[int, Field(strict=True, ge=0, le=255)]
     counts: Counts
@@ -48,17 +55,7 @@ class Dataset(Section):
 def describe() -> Dataset:
     """The content of data/dataset.json. Raises UserError, naming the file, if it is missing or something
     else."""
-    path = FOLDER / "dataset.json"
-    with reading(path, "does not describe a data set"):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        try:
-            described = TypeAdapter(Dataset).validate_python(content)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-        if len(set(described.classes)) < len(described.classes):
-            raise ValueError("two classes have the same name")
-    return described
+    return load_json(FOLDER / "dataset.json", Dataset, "does not describe a data set")
 
 
 @dataclass(frozen=True)

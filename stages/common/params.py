@@ -20,7 +20,7 @@ from pydantic import (
 )
 from ruamel.yaml import YAML, YAMLError
 
-from stages.console.errors import UserError, one_line
+from stages.console.errors import UserError, one_line, reading
 from stages.console.explain import explain
 
 PATH, ARCHITECTURES = Path("params.yaml"), Path("architectures.yaml")
@@ -110,6 +110,19 @@ def check(key: str, value: Any, kind: type[T], path: Path = PATH) -> T:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
         raise UserError(f"{path}: {explain(key, error, kind)}") from None
+
+
+def load_json(path: Path, kind: type[T], what: str, remedy: str = "dvc repro") -> T:
+    """The content of a JSON file, checked against the type `kind`.
+
+    what: the complaint of another content. remedy: the command that makes the file anew. Raises UserError,
+    naming the file, if it is missing or something else.
+    """
+    with reading(path, what, remedy=remedy):
+        try:
+            return TypeAdapter(kind).validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise ValueError(explain("", error, kind)) from None
 
 
 def read_model(framework: str, name: str, kind: type[T]) -> T:

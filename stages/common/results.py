@@ -5,17 +5,16 @@ outputs/models/<framework>/<model>/ is all that it takes to use a trained model:
 history.csv and losses.csv. Beside it are its predictions, those for the held-out images, and its timings.
 """
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from stages.common import dataset, files
-from stages.common.params import Section
-from stages.console.errors import UserError, reading
+from stages.common.params import Section, load_json
+from stages.console.errors import UserError
 
 OUTPUTS = Path("outputs")
 Whole = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
@@ -104,27 +103,18 @@ class Stopwatch:
 def load_description(framework: str, model: str) -> Description:
     """What model.json says of a trained model. Raises UserError, naming the file, if it is something else."""
     path = folder(framework, model) / "model.json"
-    return _load(path, Description, "does not describe a model", remedy(framework, model))
+    return load_json(path, Description, "does not describe a model", remedy(framework, model))
 
 
 def load_timings(framework: str, model: str) -> Timings:
     """What the timings of a model say. Raises UserError, naming the file, if they are something else."""
     path = timings(framework, model)
-    return _load(path, Timings, "holds no timings of a model", remedy(framework, model))
+    return load_json(path, Timings, "holds no timings of a model", remedy(framework, model))
 
 
 def remedy(framework: str, model: str) -> str:
     """The command that trains a model anew, also where DVC takes it for up to date."""
     return f"dvc repro --force train_{framework}@{model}"
-
-
-def _load(path: Path, kind: type[Any], what: str, command: str) -> Any:
-    with reading(path, what, remedy=command):
-        try:
-            return kind.model_validate(json.loads(path.read_text(encoding="utf-8")))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def load_probabilities(path: Path, images: int, classes: int) -> np.ndarray:
