@@ -281,8 +281,8 @@ def test_the_environment_is_that_of_the_trainings_and_differences_are_told(train
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
-        ({"training_seconds": "long"}, "training_seconds: "),
-        ({"prediction_seconds": None}, "prediction_seconds: "),
+        ({"training_seconds": "long"}, "training_seconds is "),
+        ({"prediction_seconds": None}, "prediction_seconds is "),
     ],
 )
 def test_seconds_that_are_no_numbers_are_refused_with_the_files_name(trained, run_stage, damage, complaint):
