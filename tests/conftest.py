@@ -7,8 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 os.environ["GOMP_SPINCOUNT"] = "0"  # threads that spin would keep the other worker waiting
 
@@ -16,6 +18,10 @@ import numpy as np
 import pytest
 import yaml
 from filelock import FileLock
+from safetensors.numpy import save_file
+
+from stages.common import dataset, params, results
+from stages.common.frameworks import FRAMEWORKS
 
 ROOT = Path(__file__).parent.parent
 TRAIN, TEST = 400, 100
@@ -102,33 +108,16 @@ def write_idx(folder: Path, arrays: dict[str, np.ndarray], compress: bool = Fals
 
 
 def load_params() -> dict:
-    from stages.common import params
-
     return params.parse((ROOT / "params.yaml").read_text(encoding="utf-8"))
 
 
 def load_architectures() -> dict:
-    from stages.common import params
-
     return params.parse((ROOT / "architectures.yaml").read_text(encoding="utf-8"))
 
 
-def networks() -> list[str]:
-    """The frameworks whose models are networks."""
-    content = load_params()
-    return [name for name in frameworks() if "architecture" in next(iter(content[name].values()))]
-
-
-def frameworks() -> list[str]:
-    from stages.common.frameworks import FRAMEWORKS
-
-    return list(FRAMEWORKS)
-
-
-def models(framework: str) -> list[str]:
-    return list(load_params()[framework])
-
-
+MODELS = {framework: list(load_params()[framework]) for framework in FRAMEWORKS}
+NETWORKS = [name for name in MODELS if "architecture" in load_params()[name][MODELS[name][0]]]
+"""The frameworks whose models are networks."""
 FEW = {
     "pytorch": ["linear"],
     "tensorflow": ["cnn"],
@@ -139,9 +128,7 @@ PARITY = {"pytorch": "linear", "tensorflow": "cnn", "scratch": "mlp_sigmoid"}
 """The models of a whole pipeline in a test: some of every kind, and those that have one architecture."""
 
 
-def few_names() -> list[str]:
-    """The models of FEW as framework/model."""
-    return [f"{framework}/{model}" for framework, names in FEW.items() for model in names]
+FEW_NAMES = [f"{framework}/{model}" for framework, names in FEW.items() for model in names]
 
 
 def tiny_params(folder: Path, chosen: dict[str, list[str]] | None = None) -> dict:
@@ -157,7 +144,7 @@ def tiny_params(folder: Path, chosen: dict[str, list[str]] | None = None) -> dic
         if PARITY.get(framework) in content[framework]:
             content[framework][PARITY[framework]]["architecture"] = "mlp_sigmoid"
     content["data"] = {"dataset": str(folder), "validation": 40}
-    for framework in networks():
+    for framework in NETWORKS:
         for settings in content[framework].values():
             settings.update(batch_size=20, epochs=1)
     for name in ("random_forest", "extra_trees", "boosted_trees"):
@@ -167,21 +154,30 @@ def tiny_params(folder: Path, chosen: dict[str, list[str]] | None = None) -> dic
 
 def write_params(project: Path, content: dict) -> None:
     (project / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    params.content.cache_clear()
+
+
+def edit_json(path: Path, **edits: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | edits))
+
+
+def put(content: dict, key: str, value: object) -> None:
+    """Set the value at a dotted key, whose numbers are places in lists."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        content = content[int(parent) if isinstance(content, list) else parent]
+    content[last] = value
 
 
 def edit_params(project: Path, key: str, value: object) -> None:
     """Set the value at a dotted key of the project's params.yaml, or of its architectures.yaml
     (`architectures.…`)."""
-    file = project / "params.yaml"
-    if key.startswith("architectures."):
-        file, key = project / "architectures.yaml", key.removeprefix("architectures.")
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    section = content
-    *parents, last = key.split(".")
-    for parent in parents:
-        section = section[parent]
-    section[last] = value
-    file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    section, _, inner = key.partition(".")
+    file, key = ("architectures.yaml", inner) if section == "architectures" else ("params.yaml", key)
+    content = yaml.safe_load((project / file).read_text(encoding="utf-8"))
+    put(content, key, value)
+    (project / file).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    params.content.cache_clear()
 
 
 def clone(target: Path) -> Path:
@@ -210,25 +206,40 @@ def commit(project: Path, message: str) -> None:
     git(project, "commit", "--quiet", "--allow-empty", "--message", message)
 
 
-def command(project: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m …` in the project with the tests' own Python first on the path."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+def command(
+    project: Path, *arguments: str, before: Callable[[], None] | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m …` in the project with the tests' own Python first on the path.
+
+    before: what the new process does first.
+    """
     return subprocess.run(
         [sys.executable, "-m", *arguments],
         cwd=project,
-        env={**os.environ, "PATH": path, "PYTHONPATH": "", **variables},
+        env={**os.environ, "PATH": PATH, "PYTHONPATH": "", **variables},
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
+        preexec_fn=before,
     )
 
 
-def python(code: str, project: Path = ROOT, **variables: str) -> str:
+def python(code: str, project: Path = ROOT, *arguments: str, **variables: str) -> str:
     """What a Python program prints that must succeed in the project, or in another folder."""
     options = {"env": {**os.environ, "PYTHONPATH": str(ROOT), **variables}, "capture_output": True}
-    run = subprocess.run([sys.executable, "-c", code], cwd=project, text=True, **options)
+    run = subprocess.run([sys.executable, "-c", code, *arguments], cwd=project, text=True, **options)
     assert run.returncode == 0, run.stderr
     return run.stdout
+
+
+class Hostile:
+    """What runs code if it is unpickled."""
+
+    def __reduce__(self) -> tuple:
+        return pytest.fail, ("a pickle was executed",)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -238,8 +249,6 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def left(framework: str, model: str) -> dict[str, bytes]:
     """All that training leaves in the current folder, file by file, but for the timings."""
-    from stages.common import results
-
     folder, *others, _ = results.all_of(framework, model)
     return {str(path): path.read_bytes() for path in [*folder.iterdir(), *others]}
 
@@ -307,30 +316,41 @@ def project(finished: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def workspace(tmp_path: Path, idx_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty project with tiny parameters and data, which the current process works in."""
-    from stages.common import params
-
     write_params(tmp_path, tiny_params(idx_folder))
     shutil.copy2(ROOT / "architectures.yaml", tmp_path)
     write_data(tmp_path, tiny_arrays())
     monkeypatch.chdir(tmp_path)
-    params.content.cache_clear()
     yield tmp_path
     params.content.cache_clear()
 
 
 @pytest.fixture
-def run_stage(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Calls a stage's `main` in this process, after setting parameters by dotted keys."""
-    from importlib import import_module
+def in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current process works in the project itself, which tests must not change."""
+    monkeypatch.chdir(ROOT)
+    params.content.cache_clear()
 
-    from stages.common import params
+
+@pytest.fixture
+def run_main(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Calls a module's `main` in this process, with these arguments of the command line."""
+
+    def run(module: ModuleType, *arguments: str) -> None:
+        params.content.cache_clear()
+        monkeypatch.setattr(sys, "argv", [module.__name__, *arguments])
+        module.main()
+
+    return run
+
+
+@pytest.fixture
+def run_stage(workspace: Path, run_main: Callable[..., None]) -> Callable[..., None]:
+    """Calls a stage's `main` in this process, after setting parameters by dotted keys."""
 
     def run(stage: str, *arguments: str, **edits: object) -> None:
         for key, value in edits.items():
             edit_params(workspace, key, value)
-        params.content.cache_clear()
-        monkeypatch.setattr(sys, "argv", [stage, *arguments])
-        import_module(f"stages.{stage}").main()
+        run_main(import_module(f"stages.{stage}"), *arguments)
 
     return run
 
@@ -350,12 +370,26 @@ def right(share: float, labels: np.ndarray = LABELS, classes: int = 10) -> np.nd
     return (np.eye(classes)[predicted] * 0.9 + 0.1 / classes).astype(np.float32)
 
 
-def leave_trained(framework: str, model: str, number: int, classes: list[str], size: tuple[int, int]) -> None:
+def described(**others: object) -> results.Description:
+    """A description of a network, but for these fields."""
+    fields = {"framework": "pytorch", "name": "linear", "recipe": {"pixel_range": (0, 1)}, "ground": 0}
+    fields |= {"architecture": [{"dense": 12}, "relu", {"dense": "classes"}], "layers": "dense 12"}
+    fields |= {"summary": "dense", "classes": tuple("0123456789"), "image_size": (28, 28), "parameters": 1}
+    return results.Description(**fields | {"training_images": 360, "validation_images": 40} | others)
+
+
+def timed(training: float, prediction: float = 0.1) -> results.Timings:
+    """Timings with these seconds."""
+    fields = {"device": "cpu", "precision": "float32", "threads": 2, "side_by_side": 1, "python": "3.11.7"}
+    fields |= {"processor": "some processor, avx2", "system": "Linux x86_64", "packages": {"numpy": "2.4.6"}}
+    return results.Timings(**fields, training_seconds=training, prediction_seconds=prediction)
+
+
+def leave_trained(
+    name: str, number: int, classes: Sequence[str] = "0123456789", size: tuple[int, int] = (28, 28)
+) -> None:
     """In the current folder what a trainer would have left, the higher `number` the less accurate."""
-    from safetensors.numpy import save_file
-
-    from stages.common import dataset, results
-
+    framework, model = name.split("/")
     labels, held_out = dataset.load_labels("test"), dataset.load_labels("train")
     held_out = held_out[dataset.held_out(held_out, 40)]
     folder = results.folder(framework, model)
@@ -363,34 +397,11 @@ def leave_trained(framework: str, model: str, number: int, classes: list[str], s
         path.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir()
     is_network = framework != "sklearn"
-    description = {
-        "framework": framework,
-        "name": model,
-        "recipe": {"pixel_range": [0, 1]},
-        "architecture": [{"dense": 12}, "relu", {"dense": "classes"}] if is_network else None,
-        "summary": "dense" if is_network else "KNeighborsClassifier",
-        "layers": "dense 12" if is_network else None,
-        "classes": classes,
-        "image_size": list(size),
-        "ground": 0,
-        "parameters": number,
-        "training_images": 360,
-        "validation_images": 40 if is_network else 0,
-    }
-    timings = {
-        "device": "cpu",
-        "precision": "float32",
-        "training_seconds": number / 2,
-        "prediction_seconds": 0.1,
-        "processor": "some processor, avx2",
-        "system": "Linux x86_64",
-        "python": "3.11.7",
-        "threads": 2,
-        "side_by_side": 1,
-        "packages": {"numpy": "2.4.6"},
-    }
-    (folder / "model.json").write_text(json.dumps(description))
-    results.timings(framework, model).write_text(json.dumps(timings))
+    other = {"summary": "KNeighborsClassifier", "validation_images": 0, "architecture": None, "layers": None}
+    about = {"framework": framework, "name": model, "classes": tuple(classes), "image_size": size}
+    description = described(**about, parameters=number, **{} if is_network else other)
+    (folder / "model.json").write_text(description.model_dump_json())
+    results.timings(framework, model).write_text(timed(number / 2).model_dump_json())
     share = 1 - number / len(labels)
     np.save(results.predictions(framework, model), right(share, labels, len(classes)))
     shown = held_out if is_network else held_out[:0]
@@ -398,9 +409,8 @@ def leave_trained(framework: str, model: str, number: int, classes: list[str], s
     if is_network:
         (folder / "history.csv").write_text(HISTORY)
         losses = np.geomspace(2.3, 0.3, 36, dtype=np.float32)
-        (folder / "losses.csv").write_text(
-            "step,loss\n" + "".join(f"{i},{loss!s}\n" for i, loss in enumerate(losses, start=1))
-        )
+        rows = (f"{i},{loss!s}\n" for i, loss in enumerate(losses, start=1))
+        (folder / "losses.csv").write_text("step,loss\n" + "".join(rows))
         generator = np.random.default_rng(1)
         shapes = {"0.dense.weights": (size[0] * size[1], 12), "0.dense.biases": (12,)}
         shapes |= {"2.dense.weights": (12, len(classes)), "2.dense.biases": (len(classes),)}
@@ -411,12 +421,17 @@ def leave_trained(framework: str, model: str, number: int, classes: list[str], s
 @pytest.fixture
 def trained(workspace: Path) -> Path:
     """What the trainers would have left for the models of FEW, each with another accuracy."""
-    from stages.common import params, results
-
     write_params(workspace, tiny_params(workspace, FEW))
-    params.content.cache_clear()
-    for number, name in enumerate(few_names(), start=1):
-        leave_trained(*name.split("/"), number, list(map(str, range(10))), (28, 28))
+    for number, name in enumerate(FEW_NAMES, start=1):
+        leave_trained(name, number)
     parity = "model,target,difference,other_classes,ties\nscratch/mlp_sigmoid,pytorch,1e-06,0,0\n"
     (results.OUTPUTS / "parity.csv").write_text(parity)
     return workspace
+
+
+@pytest.fixture
+def compared(trained: Path, run_stage: Callable[..., None]) -> Path:
+    """The same, scored and compared."""
+    run_stage("evaluate")
+    run_stage("compare_models")
+    return trained

@@ -1,13 +1,12 @@
 """Images moved at random: drawn once for all frameworks, which move them to the same pixels."""
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import torch
-from conftest import left, read_csv, tiny_arrays, write_data
+from conftest import edit_json, left, read_csv, tiny_arrays, write_data
 
 from stages.common import augmentation, results, training
 from stages.models import pytorch, scratch, tensorflow
@@ -114,8 +113,7 @@ def test_every_framework_trains_on_moved_images_over_the_datas_ground_and_repeat
 
     white = np.full((400, 28, 28), 255, np.uint8)
     write_data(workspace, tiny_arrays() | {"train_images": white})
-    path = workspace / "data/dataset.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"ground": 255}))
+    edit_json(workspace / "data/dataset.json", ground=255)
     train(augmentation=None, learning_rate=1e-12, pixel_range=[-1, 2])
     train(augmentation=STILL | {"shift": 20})
     assert losses[-1] == pytest.approx(losses[-2], rel=1e-5), "white images stay white"

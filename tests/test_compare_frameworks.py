@@ -1,15 +1,13 @@
 """The same network is the same function in PyTorch, Keras and NumPy, and learns the same."""
 
-import string
 from itertools import permutations
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 import tensorflow as tf
 import torch
-from conftest import load_architectures, tiny_arrays, write_data
+from conftest import load_architectures
 from safetensors.numpy import load_file, save_file
 from tensorflow.python.eager import context
 
@@ -92,45 +90,10 @@ def test_twenty_steps_from_equal_weights_give_equal_losses_and_weights(name):
         np.testing.assert_allclose(found[:2], first[:2], rtol=1e-5)
         np.testing.assert_allclose(found, first, rtol=3e-4)  # steps add up what each rounds off
     of_pytorch, expected, *others = weights
-    of_pytorch = {
-        key: array for key, array in of_pytorch.items() if not key.endswith(".variance")
-    }  # of n - 1
+    of_pytorch = {k: array for k, array in of_pytorch.items() if not k.endswith(".variance")}  # of n - 1
     for arrays in (*others, expected | of_pytorch):
         for key, array in arrays.items():
             np.testing.assert_allclose(array, expected[key], atol=1e-4)
-
-
-LETTERS = {"pytorch": "linear", "tensorflow": "cnn", "scratch": "mlp_sigmoid"}
-
-
-def test_26_classes_of_20_by_32_pixels_train_everywhere_and_frameworks_agree(run_stage, workspace):
-    write_data(workspace, tiny_arrays(520, 260, classes=26, size=SIZE), list(string.ascii_lowercase))
-    edits = {f"parity.{framework}": model for framework, model in LETTERS.items()}
-    for framework, model in LETTERS.items():
-        changes = {"architecture": "cnn", "epochs": 4, "pixel_range": [0, 1], "learning_rate": 0.01}
-        edits |= {f"{framework}.{model}.{key}": value for key, value in changes.items()}
-    for framework, model in LETTERS.items():
-        run_stage(f"train_{framework}", model, **edits)
-    run_stage("train_sklearn", "random_forest")
-    for framework, model in [*LETTERS.items(), ("sklearn", "random_forest")]:
-        probabilities = np.load(results.predictions(framework, model))
-        assert probabilities.shape == (260, 26)
-        assert np.mean(probabilities.argmax(axis=1) == dataset.load_labels("test")) > 0.2
-        description = results.load_description(framework, model)
-        assert (description.classes, description.image_size) == (tuple(string.ascii_lowercase), SIZE)
-    run_stage("compare_frameworks")
-    table = pd.read_csv("outputs/parity.csv")
-    assert list(table) == ["model", "target", "difference", "other_classes", "ties"]
-    pairs = [(f"{framework}/{model}", other) for framework, model in LETTERS.items() for other in LETTERS]
-    expected = [(name, other) for name, other in pairs if not name.startswith(other)]
-    assert list(zip(table.model, table.target, strict=True)) == expected
-    assert (table.difference < 1e-4).all()
-    assert (table.other_classes <= table.ties).all()
-
-    complaint = r"^architectures\.yaml: cnn: the last layer .* dense: classes \(or dense: 26, the number of"
-    for framework, model in LETTERS.items():
-        with pytest.raises(UserError, match=complaint):
-            run_stage(f"train_{framework}", model, **{"architectures.cnn": [{"dense": 10}]})
 
 
 def test_what_cannot_be_compared_is_named(run_stage, trained):

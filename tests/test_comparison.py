@@ -71,13 +71,6 @@ def test_pairs_count_the_images_that_only_one_gets_right():
     assert (table.p_holm >= table.p).all()
 
 
-def test_pairs_repeat_to_the_bit():
-    predictions = {"a/a": right_but([0, 1, 2]), "b/b": right_but(list(range(20, 50)))}
-    first, second = (pairs(predictions) for _ in range(2))
-    assert first.equals(second)
-    assert first.p_holm.item() < 0.001
-
-
 def test_a_vote_counts_models_and_breaks_ties_by_the_mean():
     predictions = {}
     for model, label, sureness in (("a/a", 4, 0.5), ("b/b", 4, 0.5), ("c/c", 7, 0.99)):
@@ -129,11 +122,6 @@ def test_what_is_left_without_a_model_decides_as_an_ensemble_of_the_others_would
             assert table.accuracy_without[name] == mean_accuracy(others)
             with_it = table.accuracy_without[name] + table.gain[name]
             assert with_it == pytest.approx(mean_accuracy(predictions))
-
-
-def test_one_model_alone_has_no_pairs_and_adds_to_nothing():
-    assert comparison.contributions(LABELS, {"a/a": right_but([1])}).empty
-    assert pairs({"a/a": right_but([1])}).empty
 
 
 def test_two_models_are_compared_the_same_whatever_else_is():

@@ -41,11 +41,10 @@ def test_principal_components_are_those_of_the_covariance():
     np.testing.assert_allclose(np.linalg.norm(components, axis=0), values[:50], rtol=1e-3)
 
 
-def test_images_that_are_all_the_same_are_refused():
-    with pytest.raises(UserError, match="the test images are all the same"):
-        embed_images.embed(np.full((40, 784), 0.5, np.float32))
-
-
-def test_too_few_images_for_a_plane_are_refused():
-    with pytest.raises(UserError, match="3 test images; t-SNE takes at least 4"):
-        embed_images.embed(np.zeros((3, 784), np.float32))
+@pytest.mark.parametrize(
+    ("images", "complaint"),
+    [(np.full((40, 784), 0.5, "f4"), "all the same"), (np.zeros((3, 784), "f4"), "takes at least 4")],
+)
+def test_equal_images_and_too_few_for_a_plane_are_refused(images, complaint):
+    with pytest.raises(UserError, match=complaint):
+        embed_images.embed(images)

@@ -1,25 +1,22 @@
 """The stages `evaluate` and `compare_models`: what they read, refuse, remove and write."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import FEW, LABELS, TEST, few_names, right, tiny_params, write_params
+from conftest import FEW, FEW_NAMES, LABELS, TEST, edit_json, right, tiny_params, write_params
 
 from stages.common import results
 from stages.console.errors import UserError
 from stages.evaluation import tables
 
-NETWORKS = [name for name in few_names() if not name.startswith("sklearn/")]
+OF_NETWORKS = [name for name in FEW_NAMES if not name.startswith("sklearn/")]
 
 
 def read_tables(folder):
     return {path.stem: pd.read_csv(path) for path in folder.iterdir()}
-
-
-def edit_json(path, **edits):
-    path.write_text(json.dumps(json.loads(path.read_text()) | edits))
 
 
 def files_in(folder):
@@ -28,14 +25,14 @@ def files_in(folder):
 
 def test_every_model_gets_four_metrics_and_a_row_in_every_table(trained, run_stage, capsys):
     run_stage("evaluate")
-    names = few_names()
+    names = FEW_NAMES
     paths = (trained / "outputs/metrics").rglob("*.json")
     assert {f"{path.parent.name}/{path.stem}" for path in paths} == set(names)
     for number, name in enumerate(names, start=1):
         of_model = json.loads((trained / f"outputs/metrics/{name}.json").read_text())
         assert list(of_model) == ["accuracy", "log_loss", "validation_accuracy", "validation_log_loss"]
         assert of_model["accuracy"] == pytest.approx(1 - number / TEST)
-        if name in NETWORKS:  # of 40 held-out images, of which the fixture gets that share wrong
+        if name in OF_NETWORKS:  # of 40 held-out images, of which the fixture gets that share wrong
             assert of_model["validation_accuracy"] == pytest.approx(1 - round(40 * number / TEST) / 40)
             assert of_model["validation_log_loss"] > 0
         else:
@@ -45,10 +42,10 @@ def test_every_model_gets_four_metrics_and_a_row_in_every_table(trained, run_sta
     assert {name: tuple(table.columns) for name, table in found.items()} == expected
     for name in tables.SCORES:
         assert list(found[name].model.unique()) == names
-    assert list(found["history"].model.unique()) == NETWORKS
+    assert list(found["history"].model.unique()) == OF_NETWORKS
     summary = found["summary"].set_index("model")
     assert summary.parameters.tolist() == list(range(1, len(names) + 1))
-    assert summary.validation_images.tolist() == [40 if name in NETWORKS else 0 for name in names]
+    assert summary.validation_images.tolist() == [40 if name in OF_NETWORKS else 0 for name in names]
     assert summary.summary["sklearn/knn_3"] == "KNeighborsClassifier"
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].split()[:4] == ["pytorch/linear", "99.00%", "[94.55%,", "99.82%]"]
@@ -56,10 +53,8 @@ def test_every_model_gets_four_metrics_and_a_row_in_every_table(trained, run_sta
     assert [line.split()[0] for line in printed] == list(summary.sort_values("accuracy").index[::-1])
 
 
-def test_the_ensembles_are_in_tables_of_their_own_and_a_vote_has_no_probabilities(trained, run_stage):
-    run_stage("evaluate")
-    run_stage("compare_models")
-    found = read_tables(trained / "outputs/comparison")
+def test_the_ensembles_are_in_tables_of_their_own_and_a_vote_has_no_probabilities(compared):
+    found = read_tables(compared / "outputs/comparison")
     expected = tables.SCORES | {"pairs": tables.PAIRS, "contributions": tables.CONTRIBUTIONS}
     assert {name: tuple(table.columns) for name, table in found.items()} == expected
     for name in ("summary", "confusion", "per_class"):
@@ -72,47 +67,42 @@ def test_the_ensembles_are_in_tables_of_their_own_and_a_vote_has_no_probabilitie
     for name in ("accuracy", "accuracy_low", "accuracy_high", "macro_f1"):
         assert not missing[name].any()
     assert found["per_class"].auc[found["per_class"].model == tables.VOTE].isna().all()
-    assert list(found["contributions"].model) == few_names()
+    assert list(found["contributions"].model) == FEW_NAMES
     assert len(found["pairs"]) == 7 * 6 / 2
-    mean, vote = (np.load(trained / f"outputs/ensembles/{kind}.npy") for kind in ("mean", "vote"))
+    mean, vote = (np.load(compared / f"outputs/ensembles/{kind}.npy") for kind in ("mean", "vote"))
     assert (mean.dtype, mean.shape) == (np.float32, (TEST, 10))
     assert (vote.dtype, vote.shape) == (np.uint8, (TEST,))
-    predictions = [np.load(results.predictions(*name.split("/"))) for name in few_names()]
+    predictions = [np.load(results.predictions(*name.split("/"))) for name in FEW_NAMES]
     np.testing.assert_allclose(mean, np.mean(predictions, axis=0), atol=1e-6)
     most = [np.bincount(votes, minlength=10).argmax() for votes in np.argmax(predictions, axis=2).T]
     np.testing.assert_array_equal(vote[3:], most[3:])  # of the first three images models disagree evenly
 
 
+CNN, MODEL = results.predictions("tensorflow", "cnn"), results.folder("tensorflow", "cnn") / "model.json"
+
+
 @pytest.mark.parametrize(
     ("alter", "reason"),
     [
-        (lambda: results.predictions("tensorflow", "cnn").unlink(), "not trained"),
+        (lambda: CNN.unlink(), "not trained"),
         (lambda: results.timings("tensorflow", "cnn").unlink(), "not trained"),
         (lambda: edit_json(MODEL, classes=[*"abcdefghij"]), "trained on data with other classes"),
         (lambda: edit_json(MODEL, image_size=[28, 20]), "trained on data with another image size"),
         (lambda: edit_json(MODEL, training_images=9), "trained on data with other held-out images"),
-        (
-            lambda: np.save(results.predictions("tensorflow", "cnn"), right(0.9)[1:]),
-            "trained on data with another number of test images",
-        ),
+        (lambda: np.save(CNN, right(0.9)[1:]), "trained on data with another number of test images"),
     ],
 )
 def test_what_is_there_is_scored_and_what_is_not_is_named(trained, run_stage, capsys, alter, reason):
     alter()
     run_stage("evaluate")
-    others = [name for name in few_names() if name != "tensorflow/cnn"]
+    others = [name for name in FEW_NAMES if name != "tensorflow/cnn"]
     assert list(pd.read_csv("outputs/tables/summary.csv").model) == others
     expected = f"not scored: tensorflow/cnn ({reason}); `dvc repro train_tensorflow@cnn` trains it"
     assert capsys.readouterr().out.splitlines()[-1] == expected
 
 
-MODEL = results.folder("tensorflow", "cnn") / "model.json"
-
-
 def test_without_any_trained_model_all_are_named(workspace, run_stage):
-    with pytest.raises(
-        UserError, match=r"^not scored: pytorch/linear, .*svm \(not trained\); `dvc repro` trains"
-    ):
+    with pytest.raises(UserError, match=r"^not scored: pytorch/linear, .*svm \(not trained\); `dvc repro` t"):
         run_stage("evaluate")
 
 
@@ -133,11 +123,14 @@ def test_stray_files_change_nothing(trained, run_stage):
     run_stage("evaluate")
     before = files_in(trained / "outputs")
     strays = [
-        trained / "outputs/predictions/.DS_Store",
-        trained / "outputs/models/pytorch/.DS_Store",
-        trained / "outputs/predictions/pytorch/linear~.npy",
-        trained / "outputs/models/pytorch/linear/model.json~",
-        trained / "outputs/models/pytorch/notes/model.txt",
+        trained / "outputs" / name
+        for name in (
+            "predictions/.DS_Store",
+            "models/pytorch/.DS_Store",
+            "predictions/pytorch/linear~.npy",
+            "models/pytorch/linear/model.json~",
+            "models/pytorch/notes/model.txt",
+        )
     ]
     for path in strays:
         path.parent.mkdir(exist_ok=True)
@@ -153,7 +146,7 @@ def remove_mlp_relu(trained):
 def test_what_a_model_that_was_removed_from_params_yaml_left_is_removed(trained, run_stage, capsys):
     remove_mlp_relu(trained)
     gone = results.all_of("scratch", "mlp_relu")
-    others = set(few_names()) - {"scratch/mlp_relu"}
+    others = set(FEW_NAMES) - {"scratch/mlp_relu"}
     kept = [path for name in others for path in results.all_of(*name.split("/"))]
     run_stage("evaluate")
     assert not any(path.exists() for path in gone)
@@ -181,37 +174,31 @@ FOLDER = results.folder("scratch", "mlp_relu")
 def test_what_has_not_exactly_the_form_of_results_stays(trained, run_stage, alter):
     remove_mlp_relu(trained)
     alter()
-    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    before = files_in(trained)
     run_stage("evaluate")
-    assert before.keys() <= {path for path in trained.rglob("*") if path.is_file()}
+    assert before.keys() <= files_in(trained).keys()
+
+
+OF_LINEAR, LINEAR, OF_HELD_OUT, _ = results.all_of("pytorch", "linear")
 
 
 @pytest.mark.parametrize(
-    ("alter", "complaint"),
+    ("path", "content", "complaint"),
     [
-        (lambda path: path.write_bytes(b"none"), r"pytorch/linear\.npy is no \.npy file"),
-        (lambda path: np.save(path, right(0.9).astype(float)), r"pytorch/linear\.npy holds float64"),
-        (lambda path: np.save(path, right(0.9) * 2), r"pytorch/linear\.npy holds values that are no prob"),
-        (lambda path: np.save(path, right(0.9) / 2), r"linear\.npy: the probabilities of image \d+ do"),
-        (
-            lambda path: np.save(results.validation("pytorch", "linear"), right(0.9)[:39]),
-            r"validation/pytorch/linear\.npy holds float32 \(39, 10\)",
-        ),
-        (
-            lambda path: (results.folder("pytorch", "linear") / "model.json").write_text("{}"),
-            r"pytorch/linear/model\.json does not describe a model: framework",
-        ),
-        (
-            lambda path: (results.folder("pytorch", "linear") / "history.csv").write_text("epoch\n1\n"),
-            r"pytorch/linear/history\.csv is no table .*not found.*'train_loss'",
-        ),
-        (lambda path: np.save("data/test_labels.npy", LABELS + 1), r"test_labels\.npy holds the label 10"),
+        (LINEAR, b"none", r"pytorch/linear\.npy is no \.npy file"),
+        (LINEAR, right(0.9).astype(float), r"pytorch/linear\.npy holds float64"),
+        (LINEAR, right(0.9) * 2, r"pytorch/linear\.npy holds values that are no prob"),
+        (LINEAR, right(0.9) / 2, r"linear\.npy: the probabilities of image \d+ do"),
+        (OF_HELD_OUT, right(0.9)[:39], r"validation/pytorch/linear\.npy holds float32 \(39, 10\)"),
+        (OF_LINEAR / "model.json", b"{}", r"linear/model\.json does not describe a model: framework"),
+        (OF_LINEAR / "history.csv", b"epoch\n1\n", r"linear/history\.csv is no .*not found.*'train_loss'"),
+        (Path("data/test_labels.npy"), LABELS + 1, r"test_labels\.npy holds the label 10"),
     ],
 )
-def test_a_wrong_file_is_named_and_earlier_results_stay(trained, run_stage, alter, complaint):
+def test_a_wrong_file_is_named_and_earlier_results_stay(trained, run_stage, path, content, complaint):
     run_stage("evaluate")
     before = files_in(trained / "outputs/metrics") | files_in(trained / "outputs/tables")
-    alter(results.predictions("pytorch", "linear"))
+    path.write_bytes(content) if isinstance(content, bytes) else np.save(path, content)
     with pytest.raises(UserError, match=complaint):
         run_stage("evaluate")
     assert files_in(trained / "outputs/metrics") | files_in(trained / "outputs/tables") == before
@@ -220,10 +207,7 @@ def test_a_wrong_file_is_named_and_earlier_results_stay(trained, run_stage, alte
 @pytest.mark.parametrize(
     "content",
     [
-        "model,count,auc\na/b,seven,0.5\n",
-        "model,count,auc\na/b,7.5,0.5\n",
-        "model,count,auc\na/b,,0.5\n",
-        "model,count,auc\na/b,7,high\n",
+        *(f"model,count,auc\na/b,{row}\n" for row in ("seven,0.5", "7.5,0.5", ",0.5", "7,high")),
         "model,count\na/b,7\n",
         "\0",
     ],

@@ -3,8 +3,6 @@
 import json
 import platform
 import sys
-from functools import partial
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,32 +10,19 @@ from types import SimpleNamespace
 import numpy as np
 import psutil
 import pytest
-from conftest import frameworks, left, load_architectures, load_params, models, networks, read_csv
+from conftest import MODELS, NETWORKS, left, load_architectures, load_params, read_csv
 
-from stages.common import dataset, environment, params, results, saved, training
+from stages.common import dataset, environment, params, results
 from stages.console import machine
 from stages.models import sklearn
+from tools import predict
 
-EVERY = [(framework, model) for framework in frameworks() for model in models(framework)]
-NETWORKS = [(framework, model) for framework, model in EVERY if framework in networks()]
-
-
-def load(framework: str, model: str):
-    """The prediction of a trained model, uint8 images to probabilities, from its folder alone."""
-    description = results.load_description(framework, model)
-    if framework not in networks():
-        library = import_module(f"stages.models.{description.recipe['library']}")
-        classifier = sklearn.load(results.folder(framework, model) / "classifier.skops", library)
-        prepare = partial(sklearn.prepare, recipe=description.recipe)
-        return lambda images: sklearn.predict_proba(classifier, prepare(images), len(description.classes))
-    library, network = import_module(f"stages.models.{framework}"), saved.load(framework, model)
-    predict_proba = partial(library.predict_proba, library.load(network.architecture, network.weights))
-    return training.predictor(predict_proba, description.recipe, description.ground)
+EVERY = [(framework, model) for framework in MODELS for model in MODELS[framework]]
 
 
 @pytest.mark.parametrize(("framework", "model"), EVERY)
 def test_a_model_learns_repeats_and_comes_back_from_its_folder_alone(run_stage, framework, model):
-    entry, is_network = f"{framework}.{model}", framework in networks()
+    entry, is_network = f"{framework}.{model}", framework in NETWORKS
     changes = {"epochs": 3} if is_network else {"validation": "3/400"}
     run_stage(f"train_{framework}", model, **{f"{entry}.{key}": value for key, value in changes.items()})
     recipe, held_out = params.read(entry, dict), 40 if is_network else 3
@@ -58,11 +43,12 @@ def test_a_model_learns_repeats_and_comes_back_from_its_folder_alone(run_stage, 
     Path("params.yaml").write_text(json.dumps({framework: {model: edited}}))
     Path("architectures.yaml").unlink()
     params.content.cache_clear()
-    predict = load(framework, model)
-    np.testing.assert_array_equal(predict(images).astype(np.float32), probabilities)
-    np.testing.assert_array_equal(predict(data.validation_images).astype(np.float32), of_held_out)
+    described = results.load_description(framework, model)
+    for shown, expected in ((images, probabilities), (data.validation_images, of_held_out)):
+        found = predict.predict(described, shown).astype(np.float32)
+        np.testing.assert_array_equal(found, expected)
 
-    description = results.load_description(framework, model).model_dump()
+    description = described.model_dump()
     assert description.pop("parameters") > 0
     assert (description.pop("layers") is None) == (not is_network)
     assert description == {

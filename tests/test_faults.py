@@ -15,29 +15,23 @@ import numpy as np
 import psutil
 import pytest
 import yaml
-from conftest import command, dvc, edit_params, git, load_params, ran
+from conftest import FEW, PATH, ROOT, command, dvc, edit_params, git, load_params, ran
 
 from tools import reproduce
 
-MODELS = {
-    "download_mnist": None,
-    "train_pytorch": "linear",
-    "train_tensorflow": "cnn",
-    "train_scratch": "mlp_relu",
-    "train_sklearn": "knn_3",
-    "embed_images": None,
-    "compare_frameworks": None,
-    "evaluate": None,
-    "compare_models": None,
-    "visualize": None,
-    "plots_page": None,
-    "report": None,
-}
 slow = partial(pytest.param, marks=pytest.mark.slow)
+MODELS = FEW | {"scratch": ["mlp_relu"]}
 STAGES = [
-    (pytest.param if stage == "train_scratch" else slow)(f"{stage}@{model}" if model else stage)
-    for stage, model in MODELS.items()
+    (pytest.param if stage == "train_scratch" else slow)(
+        f"{stage}@{MODELS[stage.removeprefix('train_')][0]}" if stage.startswith("train_") else stage
+    )
+    for stage in yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 ]
+
+
+def full(size: int) -> partial[None]:
+    """Lets a process write no file of so many bytes."""
+    return partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size - 1, size - 1))
 
 
 def lock(project: Path) -> dict[str, str]:
@@ -45,12 +39,15 @@ def lock(project: Path) -> dict[str, str]:
     return reproduce.checksums(project / "dvc.lock")
 
 
+def in_cache(project: Path, checksum: str) -> Path:
+    return project / ".dvc/cache/files/md5" / checksum[:2] / checksum[2:]
+
+
 def start(project: Path, *arguments: str) -> subprocess.Popen:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.Popen(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=project,
-        env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PATH": PATH, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -75,7 +72,7 @@ def test_after_a_kill_the_next_run_finishes_with_the_same_results(project, stage
     before = lock(project)
     locked = yaml.safe_load((project / "dvc.lock").read_text(encoding="utf-8"))["stages"][stage]
     for output in locked["outs"]:  # or DVC would take the results of the undisturbed run from its cache
-        (project / ".dvc/cache/files/md5" / output["md5"][:2] / output["md5"][2:]).unlink(missing_ok=True)
+        in_cache(project, output["md5"]).unlink(missing_ok=True)
     process = start(project, "repro", "--force", "--single-item", stage)
     started = psutil.Process(process.pid)
     while not runs_a_stage(started):
@@ -114,14 +111,8 @@ def test_a_full_disk_is_one_line_and_leaves_the_earlier_results(project):
     size, before = weights.stat().st_size, lock(project)
     results = {path: path.read_bytes() for path in (project / "outputs").rglob("*.*")}
     edit_params(project, "seed", 5)
-    process = subprocess.run(
-        [sys.executable, "-m", "dvc", "repro", "--single-item", "train_scratch@mlp_relu"],
-        cwd=project,
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, size - 1)),
-    )
+    stage = "repro", "--single-item", "train_scratch@mlp_relu"
+    process = command(project, "dvc", *stage, before=full(size))
     assert process.returncode != 0
     (line,) = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
     assert "File too large" in line
@@ -146,13 +137,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_earlier_results(project):
 def test_a_stage_says_which_file_the_disk_has_no_room_for(project, stage, model, largest):
     path = project / "outputs" / largest
     before, size = path.read_bytes(), path.stat().st_size
-    run = subprocess.run(
-        [sys.executable, "-m", f"stages.{stage}", *([model] if model else [])],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, size - 1)),
-    )
+    run = command(project, f"stages.{stage}", *filter(None, [model]), before=full(size))
     assert run.returncode == 1
     assert run.stderr.splitlines()[-1].startswith("error: outputs/")
     assert "File too large" in run.stderr.splitlines()[-1]
@@ -177,6 +162,14 @@ def test_a_terminated_stage_leaves_the_earlier_results_and_the_next_run_clears_t
     assert not list(project.rglob("*.partial*"))
 
 
+def alter(path: Path) -> bytes:
+    """Change the last bit of a file; what it held."""
+    good = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    return good
+
+
 @pytest.mark.parametrize(
     ("path", "stage"),
     [
@@ -189,9 +182,7 @@ def test_a_terminated_stage_leaves_the_earlier_results_and_the_next_run_clears_t
     ],
 )
 def test_a_result_altered_by_hand_is_noticed_and_made_anew(project, path, stage):
-    before, good = lock(project), (project / path).read_bytes()
-    (project / path).chmod(0o644)
-    (project / path).write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    before, good = lock(project), alter(project / path)
     assert stage in dvc(project, "status")
     dvc(project, "repro")
     assert (project / path).read_bytes() == good
@@ -201,10 +192,7 @@ def test_a_result_altered_by_hand_is_noticed_and_made_anew(project, path, stage)
 def test_a_file_altered_in_the_cache_is_never_used(project):
     before = lock(project)
     path = "outputs/predictions/scratch/mlp_relu.npy"
-    cached = project / ".dvc/cache/files/md5" / before[path][:2] / before[path][2:]
-    good = cached.read_bytes()
-    cached.chmod(0o644)
-    cached.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    good = alter(in_cache(project, before[path]))
     (project / path).unlink()
     dvc(project, "repro")
     assert (project / path).read_bytes() == good

@@ -2,13 +2,11 @@
 
 import io
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import Hostile, python
 
 from stages.common import files
 from stages.console.errors import UserError, reading
@@ -53,8 +51,7 @@ def die_at_every_move(folder: Path) -> None:
 
 def test_after_a_kill_between_two_moves_nothing_is_half_there_or_new_beside_old(tmp_path):
     code = f"import pathlib, test_files; test_files.die_at_every_move(pathlib.Path({str(tmp_path)!r}))"
-    environment = {**os.environ, "PYTHONPATH": f"tests{os.pathsep}."}
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
+    python(code, PYTHONPATH=f"tests{os.pathsep}.")
     for number in range(1, MOVES + 2):
         folder = tmp_path / str(number)
         found = {name: text for name, text in left(folder).items() if ".partial" not in name}
@@ -79,11 +76,6 @@ def test_if_a_block_or_a_move_fails_everything_is_as_before(tmp_path, monkeypatc
 def npy(array: np.ndarray) -> bytes:
     np.save(content := io.BytesIO(), array)
     return content.getvalue()
-
-
-class Hostile:
-    def __reduce__(self):
-        return pytest.fail, ("a pickle was executed",)
 
 
 ARRAY = np.arange(30, dtype=np.float32).reshape(3, 10)

@@ -6,17 +6,11 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT
 
-from stages.common import params
-from tools import frameworks, pages
+from tools import frameworks
 
-
-@pytest.fixture(autouse=True)
-def in_the_project(monkeypatch):
-    """`cnn_dropout` of architectures.yaml is what the page measures."""
-    monkeypatch.chdir(ROOT)
-    params.content.cache_clear()
+pytestmark = pytest.mark.usefixtures("in_the_project")
+"""`cnn_dropout` of architectures.yaml is what the page measures."""
 
 
 def test_frameworks_start_from_different_weights():
@@ -97,19 +91,3 @@ def test_the_fastest_of_five_processes_counts(monkeypatch):
     (row,) = frameworks.measured("pytorch")
     assert (row.framework, row.batch_size, row.deterministic, row.free) == ("pytorch", 16, 20, 11)
     assert calls == [["pytorch", "deterministic"], ["pytorch", "free"]] * 5, "in turns"
-
-
-def test_the_page_shows_the_measured_times(tmp_path, monkeypatch):
-    rows = [
-        frameworks.Row(framework, size, base * size / 16, base * size / 20, "a machine")
-        for framework, base in (("pytorch", 2.0), ("tensorflow", 3.0), ("scratch", 4.0))
-        for size in (16, 64)
-    ]
-    monkeypatch.setattr(frameworks, "TABLE", tmp_path / "frameworks.csv")
-    pages.write_rows(frameworks.TABLE, rows)
-    page = frameworks.page().splitlines()
-    assert "| 16 | 2.0 (125) | 3.0 (188) | 4.0 (250) |" in page
-    assert "| 64 | 8.0 (125) | 12.0 (188) | 16.0 (250) |" in page
-    assert "| 64 | 1.25 × | 1.25 × |" in page
-    assert "| 1e-08 | 0.5000 | 0.0032 | 0.5000 |" in page
-    assert "a machine." in page

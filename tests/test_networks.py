@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import (
+    MODELS,
+    NETWORKS,
     ROOT,
     edit_params,
     load_architectures,
     load_params,
-    models,
-    networks,
     read_csv,
     tiny_arrays,
     write_data,
@@ -26,7 +26,7 @@ from stages.common import architecture, dataset, results, training
 from stages.console.errors import UserError
 from stages.models import pytorch
 
-EACH = pytest.mark.parametrize("framework", networks())
+EACH = pytest.mark.parametrize("framework", NETWORKS)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def train(run_stage):
     """Trains the framework's first model with these settings; the last row of its history."""
 
     def run(framework: str, **settings: object) -> dict[str, str]:
-        model = models(framework)[0]
+        model = MODELS[framework][0]
         edits = {f"{framework}.{model}.{key}": value for key, value in settings.items()}
         run_stage(f"train_{framework}", model, **edits)
         return read_csv(results.folder(framework, model) / "history.csv")[-1]
@@ -62,7 +62,7 @@ def test_a_diverging_network_is_named_with_its_epoch_and_writes_nothing(train, f
 SLOW = {"tensorflow": pytest.param("tensorflow", marks=pytest.mark.slow)}  # it tries for ten seconds
 
 
-@pytest.mark.parametrize("framework", [SLOW.get(framework, framework) for framework in networks()])
+@pytest.mark.parametrize("framework", [SLOW.get(framework, framework) for framework in NETWORKS])
 def test_a_network_larger_than_the_memory_is_one_line(workspace, train, framework):
     edit_params(workspace, "architectures.linear", [{"dense": 2_000_000_000}, {"dense": "classes"}])
     complaint = rf"^params\.yaml: {framework}\.\w+ needs more memory than there is[^\n]*$"
@@ -117,6 +117,14 @@ def test_images_are_not_shifted_out_of_sight(train, framework):
     for settings in ({"augmentation": still | {"shift": 28}}, {"prediction_shift": 28, "augmentation": None}):
         with pytest.raises(UserError, match=complaint):
             train(framework, **settings)
+
+
+@EACH
+def test_a_last_layer_that_has_not_a_unit_a_class_is_refused(workspace, train, framework):
+    edit_params(workspace, "architectures.linear", [{"dense": 9}])
+    complaint = r"^architectures\.yaml: linear: the last layer .* dense: classes \(or dense: 10, the"
+    with pytest.raises(UserError, match=complaint):
+        train(framework, architecture="linear")
 
 
 def test_a_network_can_be_watched_while_it_trains_and_a_kill_leaves_nothing_by_its_name(workspace, train):

@@ -11,12 +11,6 @@ from stages.common import architecture, params, training
 from stages.console import parameters
 from stages.console.errors import UserError
 
-
-def read(key, kind, path=params.PATH):
-    params.content.cache_clear()
-    return params.read(key, kind, path)
-
-
 LAYER = {"filters": 3, "kernel": 3, "padding": "same"}
 MOVED = {"rotation": 8, "scale": 0, "shear": 0}
 
@@ -50,7 +44,7 @@ def test_a_wrong_value_is_named_with_its_file_and_what_is_allowed(workspace, key
     whole, kind, file = ("cnn", architecture.Layers, params.ARCHITECTURES) if key == "cnn" else of_model
     edit_params(workspace, "architectures.cnn" if key == "cnn" else f"pytorch.mlp.{key}", value)
     with pytest.raises(UserError, match=rf"^{file}: {whole}[^\n]*{re.escape(complaint)}[^\n]*$"):
-        read(whole, kind, file)
+        params.read(whole, kind, file)
 
 
 @pytest.mark.parametrize(
@@ -71,10 +65,8 @@ def test_a_wrong_value_is_named_with_its_file_and_what_is_allowed(workspace, key
 )
 def test_what_no_stage_reads_is_refused_by_every_stage(workspace, key, value, complaint):
     edit_params(workspace, "sklearn", {})
-    params.content.cache_clear()
     parameters.check()
     edit_params(workspace, key, value)
-    params.content.cache_clear()
     file = "architectures" if key.startswith("architectures") else "params"
     with pytest.raises(UserError, match=rf"^{file}\.yaml: {complaint}"):
         parameters.check()
@@ -95,7 +87,7 @@ def test_a_file_that_is_no_mapping_is_one_line(workspace, text, complaint):
     path = workspace / "params.yaml"
     path.unlink() if text is None else path.write_text(text)
     with pytest.raises(UserError, match=rf"^params\.yaml {complaint}[^\n]*$"):
-        read("seed", params.Seed)
+        params.read("seed", params.Seed)
 
 
 def test_every_wrong_value_is_named_at_once_and_a_missing_one_with_its_neighbours(workspace):
@@ -108,14 +100,15 @@ def test_every_wrong_value_is_named_at_once_and_a_missing_one_with_its_neighbour
         ("data.dataste", str, "data.dataste is missing; data has dataset, validation$"),
     ):
         with pytest.raises(UserError, match=complaint):
-            read(key, kind)
+            params.read(key, kind)
 
 
 def test_values_are_those_that_dvc_reads_and_numbers_what_a_person_means(workspace):
     text = "seed: 010\nthreads: 0o10\nno: 1:30\nrate: 1e-3\n"
     (workspace / "params.yaml").write_text(text)
-    assert (read("seed", params.Seed), read("threads", params.Threads), read("no", str)) == (10, 8, "1:30")
-    assert read("rate", params.Rate) == 0.001, "YAML takes it for text"
+    for key, kind, value in (("seed", params.Seed, 10), ("threads", params.Threads, 8), ("no", str, "1:30")):
+        assert params.read(key, kind) == value
+    assert params.read("rate", params.Rate) == 0.001, "YAML takes it for text"
     assert params.parse(text) == parse_yaml(text, "params.yaml")
 
 

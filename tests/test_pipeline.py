@@ -4,18 +4,23 @@ import io
 import json
 import time
 import zipfile
+from functools import reduce
+from itertools import permutations
+from operator import getitem
 
 import pandas as pd
 import pytest
 import yaml
 from conftest import (
+    FEW_NAMES,
+    MODELS,
+    PARITY,
     ROOT,
     command,
     dvc,
     edit_params,
-    few_names,
-    frameworks,
     git,
+    load_params,
     ran,
     run_pipeline,
     tiny_arrays,
@@ -24,14 +29,14 @@ from conftest import (
 )
 from dvc.utils.hydra import apply_overrides
 
-from tools import reproduce
+from tools import edits, reproduce
 
 AFTER = ["evaluate", "compare_models", "visualize", "report"]
 """The stages that follow when one model is trained anew."""
 
 
 def test_one_run_makes_every_result(finished):
-    names = sorted(few_names())
+    names = sorted(FEW_NAMES)
     for kind, suffix in (("predictions", ".npy"), ("validation", ".npy"), ("timings", ".json")):
         folder = finished / "outputs" / kind
         files = [path for path in folder.rglob("*") if path.is_file()]
@@ -45,10 +50,6 @@ def test_one_run_makes_every_result(finished):
         assert made == {*names, *more}
     assert (finished / "outputs/report/index.html").is_file()
     assert sorted(pd.read_csv(finished / "outputs/tables/summary.csv").model) == names
-    for name in names:
-        metrics = json.loads((finished / f"outputs/metrics/{name}.json").read_text())
-        assert list(metrics) == ["accuracy", "log_loss", "validation_accuracy", "validation_log_loss"]
-        assert (metrics["validation_accuracy"] is None) == name.startswith("sklearn/")
     assert not list(finished.rglob("*.partial*"))
 
 
@@ -138,31 +139,20 @@ def test_one_entry_adds_a_model_and_without_it_nothing_is_left(project):
     assert ran(dvc(project, "repro")) == []
 
 
-NEAREST_MEAN = '''
-"""The nearest mean image of a class: a model of two steps."""
-
+NEAREST_MEAN = """
 import numpy as np
 
 
 def fit(images, labels, classes):
-    """Mean images, float32 (classes, pixels)."""
-    rows = images.reshape(len(images), -1).astype(np.float32)
-    return np.stack([rows[labels == c].mean(axis=0) for c in range(classes)])
+    return np.stack([images[labels == c].mean(axis=0) for c in range(classes)])
 
 
 def predict_proba(means, images):
-    """Class probabilities, float64 (n, classes): the nearer, the likelier."""
-    rows = images.reshape(len(images), -1).astype(np.float32)
-    distances = np.linalg.norm(rows[:, None] - means, axis=2)
+    distances = np.linalg.norm(images[:, None] - means, axis=(2, 3))
     powers = np.exp(distances.min(axis=1, keepdims=True) - distances)
     return powers / powers.sum(axis=1, keepdims=True)
-'''
-TRAIN_NEAREST_MEAN = '''
-"""Train by averaging.
-
-    python -m stages.train_nearest_mean plain
 """
-
+TRAIN_NEAREST_MEAN = """
 from stages.common import environment
 
 if __name__ == "__main__":
@@ -178,7 +168,7 @@ class Settings(params.Section):
 
 
 def main() -> None:
-    job = run.read("nearest_mean", Settings, __doc__)
+    job = run.read("nearest_mean", Settings, None)
     with run.recording(job, "  the mean image of each class") as record:
         with record.training():
             means = nearest_mean.fit(job.data.train_images, job.data.train_labels, len(job.dataset.classes))
@@ -189,7 +179,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     command.run(main)
-'''
+"""
 
 
 def test_a_new_framework_is_two_files_a_block_and_a_line(project):
@@ -229,7 +219,7 @@ def test_part_of_the_models_gives_part_of_the_results(finished, tmp_path):
         project / "outputs/metrics/scratch/mlp_relu.json"
     ]
     assert list(pd.read_csv(project / "outputs/tables/summary.csv").model) == ["scratch/mlp_relu"]
-    for name in few_names():
+    for name in FEW_NAMES:
         assert (name in output.partition("not scored")[2]) == (name != "scratch/mlp_relu")
 
 
@@ -256,28 +246,23 @@ def test_another_data_set_runs_from_images_to_report(shared, tmp_path_factory):
     described = json.loads((project / "data/dataset.json").read_text())
     assert (described["classes"], described["image_size"]) == (WORDS, [20, 32])
     assert list(pd.read_csv(project / "outputs/tables/per_class.csv")["class"].unique()) == WORDS
-    page = (project / "outputs/report/index.html").read_text(encoding="utf-8")
-    assert "letter z" in page
-    assert "digit" not in page.lower()
+    assert "letter z" in (project / "outputs/report/index.html").read_text(encoding="utf-8")
     parity = pd.read_csv(project / "outputs/parity.csv")
-    assert (parity.difference < 1e-3).all() and len(parity) == 6
+    pairs = [(f"{name}/{PARITY[name]}", other) for name, other in permutations(PARITY, 2)]
+    assert list(zip(parity.model, parity.target, strict=True)) == pairs
+    assert (parity.difference < 1e-4).all() and (parity.other_classes <= parity.ties).all()
+    for name in FEW_NAMES:
+        described = json.loads((project / f"outputs/models/{name}/model.json").read_text())
+        assert (described["classes"], described["image_size"]) == (WORDS, [20, 32])
     metrics = json.loads((project / "outputs/metrics/sklearn/knn_3.json").read_text())
     assert metrics["accuracy"] > 0.9
 
 
-def leaves(section: dict, prefix: str = "") -> list[tuple[str, object]]:
-    """The dotted keys of all values that are no mappings, with the values."""
-    found = []
-    for key, value in section.items():
-        inner = isinstance(value, dict) and value
-        found += leaves(value, f"{prefix}{key}.") if inner else [(f"{prefix}{key}", value)]
-    return found
-
-
 def test_an_override_changes_one_line_and_no_comment(tmp_path):
     """As `dvc exp run -S` writes it; one override in every section."""
-    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    sections = {key.rpartition(".")[0]: (key, value) for key, value in leaves(yaml.safe_load(text))}
+    text, content = (ROOT / "params.yaml").read_text(encoding="utf-8"), load_params()
+    found = ((key, reduce(getitem, key.split("."), content)) for key in edits.leaves(content))
+    sections = {key.rpartition(".")[0]: (key, value) for key, value in found}
     scalars = [pair for pair in sections.values() if not isinstance(pair[1], list)]
     assert len(scalars) > 30
     for key, value in scalars:
@@ -292,7 +277,7 @@ def test_an_override_changes_one_line_and_no_comment(tmp_path):
 def test_metrics_plots_and_the_graph_can_be_shown(project, tmp_path):
     params = yaml.safe_load((project / "params.yaml").read_text())
     table = dvc(project, "metrics", "show")
-    for framework in frameworks():
+    for framework in MODELS:
         for model in params[framework]:
             assert f"outputs/metrics/{framework}/{model}.json" in table
     assert "train_pytorch@linear" in dvc(project, "dag")
@@ -302,25 +287,6 @@ def test_metrics_plots_and_the_graph_can_be_shown(project, tmp_path):
         if isinstance(plot, dict):
             assert next(iter(plot.values()))["title"] in page
     assert "tensorflow/cnn" in page
-
-
-@pytest.mark.slow
-def test_plots_compare_two_revisions(project, tmp_path):
-    edit_params(project, "scratch.mlp_relu.epochs", 2)
-    dvc(project, "repro")
-    dvc(project, "plots", "diff", "--out", str(tmp_path / "page"))
-    page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
-    assert '"rev": "workspace"' in page
-    assert '"rev": "HEAD"' in page
-
-
-def test_an_experiment_changes_a_parameter_and_is_listed(project):
-    change = ("-S", "scratch.mlp_relu.learning_rate=0.003")
-    output = dvc(project, "exp", "run", *change, "--name", "faster", "evaluate")
-    assert ran(output) == ["train_scratch@mlp_relu", "evaluate"]
-    table = dvc(project, "exp", "show", "--csv", "--only-changed")
-    assert "faster" in table
-    assert "0.003" in table
 
 
 @pytest.mark.parametrize(
@@ -342,27 +308,3 @@ def test_a_mistake_in_params_ends_the_stage_and_loses_nothing(project, key, valu
     assert {path: path.read_bytes() for path in (project / "outputs").rglob("*.*")} == results
     assert ran(dvc(project, "repro")) == []
     assert git(project, "status", "--short") == ""
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "complaint"),
-    [
-        ("scratch.mlp_relu.learning_rate", -1, "params.yaml: scratch.mlp_relu.learning_rate is -1"),
-        ("architectures.mlp_relu", ["rleu", {"dense": 10}], "architectures.yaml: mlp_relu.0"),
-        ("architectures.mlp_relu", [{"dense": 9}], "architectures.yaml: mlp_relu: the last layer"),
-        ("sede", 1, "params.yaml: sede is unknown; allowed: data, device,"),
-        (
-            "data.validation_image",
-            1,
-            "params.yaml: data.validation_image is unknown; allowed: dataset, valid",
-        ),
-        ("threads", 0, "params.yaml: threads is 0"),
-    ],
-)
-def test_a_mistake_in_params_is_one_line_of_the_stage(project, key, value, complaint):
-    edit_params(project, key, value)
-    run = command(project, "stages.train_scratch", "mlp_relu")
-    assert run.returncode == 1
-    (line,) = run.stderr.splitlines()
-    assert line.startswith("error: ")
-    assert complaint in line

@@ -1,12 +1,12 @@
 """Files of trained models that are damaged, hostile or of another model: one line, nothing is executed."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import skops.io
+from conftest import Hostile, edit_json
 from safetensors.numpy import load_file, save_file
 
 from stages.common import results, saved
@@ -25,16 +25,13 @@ NO_MODEL, NO_NETWORK = "does not describe a model: ", "does not describe a netwo
     [
         (WEIGHTS, {"2.dense.biases": None}, rf"{OTHER}2\.dense\.biases is missing; "),
         (WEIGHTS, {"3.dense.biases": np.zeros(1)}, rf"{OTHER}3\.dense\.biases is of no layer; "),
-        (
-            WEIGHTS,
-            {"2.dense.biases": np.zeros(9, "f4")},
-            rf"{OTHER}.* is float32 \(9,\), not float32 \(10,\); ",
-        ),
-        (WEIGHTS, {"2.dense.biases": np.zeros(10)}, rf"{OTHER}.* is float64 \(10,\), not float32 \(10,\); "),
-        (
-            WEIGHTS,
-            {"2.dense.biases": np.zeros(10, "i4")},
-            rf"{OTHER}.* is int32 \(10,\), not float32 \(10,\); ",
+        *(
+            (WEIGHTS, {"2.dense.biases": array}, rf"{OTHER}.* is {found},\), not float32 \(10,\); ")
+            for array, found in (
+                (np.zeros(9, "f4"), r"float32 \(9"),
+                (np.zeros(10), r"float64 \(10"),
+                (np.zeros(10, "i4"), r"int32 \(10"),
+            )
         ),
         (WEIGHTS, b"", OTHER),
         (WEIGHTS, b"no weights", OTHER),
@@ -42,11 +39,7 @@ NO_MODEL, NO_NETWORK = "does not describe a model: ", "does not describe a netwo
         (MODEL, b"{", NO_MODEL),
         (MODEL, {"architecture": [{"dense": 12}]}, f"{NO_NETWORK}the last layer"),
         (MODEL, {"architecture": ["rleu", {"dense": "classes"}]}, f"{NO_NETWORK}.*unknown layer"),
-        (
-            MODEL,
-            {"architecture": [{"dense": 13}, {"dense": "classes"}]},
-            f"{OTHER}0.dense.weights is float32",
-        ),
+        (MODEL, {"architecture": [{"dense": 13}, {"dense": "classes"}]}, f"{OTHER}0.dense.weights is fl"),
         (MODEL, {"classes": ["a", 7]}, rf"{NO_MODEL}classes\.1 is "),
         (MODEL, {"image_size": [28, 2000]}, rf"{NO_MODEL}image_size\.1 is "),
         (MODEL, {"colour": "red"}, f"{NO_MODEL}colour is unknown; allowed: "),
@@ -57,7 +50,7 @@ def test_a_file_of_another_model_or_of_none_is_named_with_its_remedy(trained, pa
     if isinstance(change, bytes):
         path.write_bytes(change)
     elif path == MODEL:
-        MODEL.write_text(json.dumps(json.loads(MODEL.read_text()) | change))
+        edit_json(MODEL, **change)
     else:
         arrays = load_file(WEIGHTS) | change
         save_file({name: array for name, array in arrays.items() if array is not None}, WEIGHTS)
@@ -69,9 +62,7 @@ def test_a_file_of_another_model_or_of_none_is_named_with_its_remedy(trained, pa
 
 
 def test_a_classifier_is_no_network(trained):
-    with pytest.raises(
-        UserError, match=r"^outputs/models/sklearn/knn_3 is KNeighborsClassifier, not a network$"
-    ):
+    with pytest.raises(UserError, match=r"^outputs/models/sklearn/knn_3 is KNeighborsClassifier, not a n"):
         saved.load("sklearn", "knn_3")
 
 
@@ -100,11 +91,6 @@ def test_damaged_files_are_read_or_refused_but_nothing_else_happens(trained, tmp
     classifier.fit(np.eye(10, dtype=np.float32), np.arange(10))
     (path := tmp_path / "classifier.skops").write_bytes(sklearn.dumps(classifier, sklearn))
     assert damage(path, lambda: sklearn.load(path, sklearn)) > 50
-
-
-class Hostile:
-    def __reduce__(self):
-        return pytest.fail, ("a pickle was executed",)
 
 
 def test_a_skops_file_that_wants_other_code_is_refused(tmp_path):

@@ -154,19 +154,11 @@ def test_bins_hold_every_image_once_and_their_upper_bound():
     assert bins.accuracy.tolist() == [1, 1, 0, 1]  # 0.6; 0.61; 0.8, of the wrong class; 1
 
 
-def test_swapped_columns_an_off_by_one_and_a_missing_class_show():
-    before, _ = assess(LABELS, PROBABILITIES)
-    swapped, _ = assess(LABELS, PROBABILITIES[:, [1, 0, *range(2, 10)]])
-    shifted, _ = assess((LABELS + 1) % 10, PROBABILITIES)
+def test_a_class_that_is_never_predicted_has_no_precision_and_no_recall():
     missing = PROBABILITIES.copy()
     missing[:, 7] = 0
     missing /= missing.sum(axis=1, keepdims=True)
-    without, tables = assess(LABELS, missing)
-    for figure in ("accuracy", "macro_f1", "macro_auc"):
-        assert swapped[figure] < before[figure] - 0.05
-        assert shifted[figure] < before[figure] - 0.4
-    assert without["accuracy"] < before["accuracy"]
-    of_class = tables["per_class"].set_index("class").loc["NA"]
+    of_class = assess(LABELS, missing)[1]["per_class"].set_index("class").loc["NA"]
     assert of_class[["precision", "recall", "f1", "auc"]].tolist() == [0, 0, 0, 0.5]
 
 

@@ -1,6 +1,5 @@
 """The pictures: the same bytes every time, other bytes for other results, all readable."""
 
-import json
 import os
 import re
 import signal
@@ -12,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import FEW, few_names, leave_trained, right, tiny_arrays, write_data
+from conftest import FEW, FEW_NAMES, leave_trained, right, tiny_arrays, write_data
 from matplotlib.text import Text
 from PIL import Image
 from safetensors.numpy import save_file
@@ -36,13 +35,6 @@ def theme():
 
 
 @pytest.fixture
-def compared(trained, run_stage):
-    run_stage("evaluate")
-    run_stage("compare_models")
-    return trained
-
-
-@pytest.fixture
 def evaluated(compared, run_stage):
     run_stage("embed_images")
     return compared
@@ -56,7 +48,7 @@ def pictures(folder):
 def test_pictures_follow_the_results_and_the_others_stay_the_same_bytes(evaluated, run_stage):
     run_stage("visualize")
     first = pictures(evaluated)
-    everyone = [*few_names(), MEAN]
+    everyone = [*FEW_NAMES, MEAN]
     for kind in ("confusion", "roc", "calibration", "predictions", "truths", "mistakes", "probabilities"):
         assert {f"{kind}/{name}.png" for name in everyone} <= set(first)
     assert {name for name in first if VOTE in name} == {
@@ -69,14 +61,13 @@ def test_pictures_follow_the_results_and_the_others_stay_the_same_bytes(evaluate
         }
 
     np.save(results.predictions("scratch", "mlp_relu"), right(0.5))
-    run_stage("evaluate")
-    run_stage("compare_models")
-    run_stage("visualize")
+    for stage in ("evaluate", "compare_models", "visualize"):
+        run_stage(stage)
     second = pictures(evaluated)
     changed = {name for name in first if first[name] != second[name]}
     assert {"overall/accuracy.png", "overall/pairs.png", "overall/agreement.png"} <= changed
     assert {f"{kind}/scratch/mlp_relu.png" for kind in ("confusion", "roc", "calibration")} <= changed
-    others = {name for name in few_names() if name != "scratch/mlp_relu"}
+    others = {name for name in FEW_NAMES if name != "scratch/mlp_relu"}
     assert not {name for name in changed if any(name.endswith(f"{other}.png") for other in others)}
     assert "first_layer/scratch/mlp_relu.png" not in changed
     assert "overall/samples.png" not in changed
@@ -94,18 +85,19 @@ def complaints(figure):
     style.fit_titles(figure)
     figure.canvas.draw()
     axes = [axis for axis in figure.axes if axis.get_visible()]
+    headings = [text for text in figure.texts if text.get_text() == figure.get_suptitle()]
+    if any(heading.get_fontsize() < 8 for heading in headings):
+        yield "heading too small"
     if not (figure.get_suptitle() or axes[0].get_title()):
         yield "no title"
     for axis in axes:
-        across = axis.get_xlabel() or figure.get_supxlabel()
-        up = axis.get_ylabel() or figure.get_supylabel()
         bare = axis.get_label() == "<colorbar>" or not axis.get_xticks().size  # images, without a scale
-        others = [other for other in axes if other is not axis]
-        needs_across = not bare and not any(axis.get_shared_x_axes().joined(axis, other) for other in others)
-        needs_up = not bare and not any(axis.get_shared_y_axes().joined(axis, other) for other in others)
-        for label, needed in ((across, needs_across), (up, needs_up)):
-            if (label or needed) and not re.fullmatch(NAMES, label):
-                yield f"an axis is called {label!r}"
+        for letter in "xy":
+            sharing = getattr(axis, f"get_shared_{letter}_axes")().get_siblings(axis)
+            names = {getattr(other, f"get_{letter}label")() for other in sharing}
+            names = (names | {getattr(figure, f"get_sup{letter}label")()}) - {""}
+            if not (names or bare) or not all(re.fullmatch(NAMES, name) for name in names):
+                yield f"an axis is called {names}"
         for side, ends in ((axis.xaxis, ("x0", "x1")), (axis.yaxis, ("y0", "y1"))):
             ticks = [tick for tick in side.get_ticklabels() if tick.get_text() and tick.get_visible()]
             if any(tick.get_fontsize() < 5 for tick in ticks):
@@ -137,7 +129,7 @@ def test_every_picture_is_readable_whatever_the_classes_and_the_size(workspace, 
     write_data(workspace, tiny_arrays(400, 200, count, size), list(classes))
     names = ["pytorch/linear", "tensorflow/cnn", "scratch/mlp_relu"]
     for number, name in enumerate(names, start=4):
-        leave_trained(*name.split("/"), number, list(classes), size)
+        leave_trained(name, number, classes, size)
     for stage in ("evaluate", "compare_models", "embed_images"):
         run_stage(stage)
     data, tables, (images, labels) = dataset.describe(), load_tables(classes), dataset.load_test()
@@ -326,14 +318,6 @@ def test_of_many_classes_the_most_probable_and_the_truth_are_shown():
     assert bars.get_title() == "Its 10 highest probabilities"
 
 
-def test_the_heading_of_curves_is_readable_however_few_networks_there_are():
-    history = pd.DataFrame([["pytorch/a", 1, 0.1, 2.5, 0.5, 2.5, 0.5]], columns=["model", *HISTORY])
-    figure = overall.draw_curves(history, "loss")
-    style.fit_titles(figure)
-    (heading,) = [text for text in figure.texts if text.get_text() == figure.get_suptitle()]
-    assert heading.get_fontsize() >= 8
-
-
 @pytest.mark.parametrize("last", [1.0, 0.0])
 def test_classes_have_their_places_in_both_embeddings(last):
     rows = [(name, n, 2.0 * n, -n, last * (n + 1)) for n, name in enumerate(WORDS) for _ in range(3)]
@@ -412,40 +396,31 @@ def test_the_user_s_own_matplotlibrc_changes_no_picture(monkeypatch):
 
 
 def test_a_missing_file_is_named(evaluated, run_stage):
-    for name in (
-        "models/pytorch/linear/losses.csv",
-        "embedding.csv",
-        "comparison/pairs.csv",
-        "tables/roc.csv",
-    ):
-        (evaluated / "outputs" / name).unlink()
-        with pytest.raises(UserError, match=rf"{name} is missing"):
+    for name in ("models/pytorch/linear/losses", "embedding", "comparison/pairs", "tables/roc"):
+        (evaluated / "outputs" / f"{name}.csv").unlink()
+        with pytest.raises(UserError, match=rf"{name}\.csv is missing"):
             run_stage("visualize")
+
+
+ONCE, ITS_MODELS = "as framework/model, each once", r"\.csv .* the models of summary\.csv"
+ITS_CLASSES = r"\.csv .* the classes of data/dataset"
 
 
 @pytest.mark.parametrize(
     ("name", "damage", "complaint"),
     [
-        ("tables/summary", lambda t: t[:0], "as framework/model, each once"),
-        ("tables/summary", lambda t: t[:1], r"tables/confusion\.csv .* the models of summary\.csv"),
-        ("tables/summary", lambda t: pd.concat([t, t[:1]]), "as framework/model, each once"),
-        ("tables/summary", lambda t: t.assign(model=[None, *t.model[1:]]), "as framework/model, each once"),
-        (
-            "tables/summary",
-            lambda t: t.assign(model=["a/b/c", *t.model[1:]]),
-            "as framework/model, each once",
-        ),
+        ("tables/summary", lambda t: t[:0], ONCE),
+        ("tables/summary", lambda t: pd.concat([t, t[:1]]), ONCE),
+        ("tables/summary", lambda t: t.assign(model=[None, *t.model[1:]]), ONCE),
+        ("tables/summary", lambda t: t.assign(model=["a/b/c", *t.model[1:]]), ONCE),
         ("tables/summary", lambda t: t.assign(accuracy=2), "a share, 0 to 1"),
         ("tables/summary", lambda t: t.assign(accuracy=None), "a share, 0 to 1"),
-        ("comparison/per_class", lambda t: t[:1], r"comparison/per_class\.csv .* the models of summary\.csv"),
-        ("comparison/pairs", lambda t: t.assign(other="a/b"), r"pairs\.csv .* the models of summary\.csv"),
-        ("comparison/pairs", lambda t: t[:1], r"pairs\.csv .* the models of summary\.csv"),
-        (
-            "tables/confusion",
-            lambda t: t.assign(truth="7½"),
-            r"confusion\.csv .* the classes of data/dataset",
-        ),
-        ("tables/roc", lambda t: t.assign(**{"class": "Ä"}), r"roc\.csv .* the classes of data/dataset"),
+        ("tables/summary", lambda t: t[:1], f"tables/confusion{ITS_MODELS}"),
+        ("comparison/per_class", lambda t: t[:1], f"comparison/per_class{ITS_MODELS}"),
+        ("comparison/pairs", lambda t: t.assign(other="a/b"), f"pairs{ITS_MODELS}"),
+        ("comparison/pairs", lambda t: t[:1], f"pairs{ITS_MODELS}"),
+        ("tables/confusion", lambda t: t.assign(truth="7½"), f"confusion{ITS_CLASSES}"),
+        ("tables/roc", lambda t: t.assign(**{"class": "Ä"}), f"roc{ITS_CLASSES}"),
     ],
 )
 def test_a_table_that_does_not_fit_the_others_is_named(compared, run_stage, name, damage, complaint):
@@ -460,25 +435,22 @@ def be_killed(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_drawing_process_that_is_killed_is_said_in_a_line(evaluated, run_stage, monkeypatch):
-    monkeypatch.setattr(style, "save", be_killed)
-    with pytest.raises(UserError, match="a process that draws was ended from outside"):
-        run_stage("visualize")
-
-
 def note_process(path, draw):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(f".{os.getpid()}").write_text(json.dumps([os.getppid()]))
+    path.with_suffix(f".{os.getpid()}").write_text(str(os.getppid()))
 
 
-def test_as_many_processes_draw_as_threads_says_and_none_is_a_copy_of_this_one(
+def test_as_many_processes_draw_as_threads_says_and_one_that_is_killed_is_said_in_a_line(
     evaluated, run_stage, monkeypatch
 ):
     monkeypatch.setattr(style, "save", note_process)
     run_stage("visualize", threads=1)
     notes = [path for path in (evaluated / "outputs/plots").rglob("*") if path.is_file()]
     assert len({path.suffix for path in notes}) == 1
-    assert all(json.loads(path.read_text()) != [os.getpid()] for path in notes)
+    assert str(os.getpid()) not in {path.read_text() for path in notes}, "no copy of this process"
+    monkeypatch.setattr(style, "save", be_killed)
+    with pytest.raises(UserError, match="a process that draws was ended from outside"):
+        run_stage("visualize")
 
 
 def test_pictures_are_small_files_of_few_colours(finished):
@@ -507,28 +479,17 @@ def test_long_names_and_few_models_stay_within_the_picture():
         [(a, b, 0.0001, 0.001, 1.0) for a, b in combinations(names, 2)],
         columns=["model", "other", "difference", "p_holm", "agreement"],
     )
-    one_epoch = {"epoch": 1, "train_accuracy": 0.9, "validation_accuracy": 0.9}
+    curves = [(name, 1, 0.1, 2.5, 0.5, 2.5, 0.5) for name in names]
+    curves = pd.DataFrame(curves, columns=["model", *HISTORY])
     cost = pd.Series([1e3, 1e4, 1e5], names)
     for figure in (
         overall.draw_pairs(pairs, names, 0.05),
         overall.draw_agreement(pairs, names),
         overall.draw_cost(cost, pd.Series(0.0, names), "parameters (count)"),
-        overall.draw_curves(pd.DataFrame([{"model": name} | one_epoch for name in names]), "accuracy"),
+        overall.draw_curves(curves, "accuracy"),
+        overall.draw_curves(curves[1:2], "loss"),
     ):
         assert not list(complaints(figure))
-
-
-@pytest.mark.parametrize("wrong", [[1, 2, 4], [0, 1, 9000], [0, 0, 0]])
-def test_axes_of_errors_have_numbers_however_few_there_are(wrong):
-    errors = pd.Series([w / 10_000 for w in wrong], [f"sklearn/m{i}" for i in range(len(wrong))])
-    bounds = [scores.wilson_interval(10_000 - w, 10_000) for w in wrong]
-    summary = pd.DataFrame({"model": errors.index, "accuracy": 1 - errors.to_numpy()})
-    summary[["accuracy_low", "accuracy_high"]] = bounds
-    cost = pd.Series([0.0, 1.0, 10.0], errors.index)
-    accuracies = overall.draw_accuracies(summary).axes[-1].xaxis
-    costs = overall.draw_cost(cost, errors, "time (seconds)").axes[-1].yaxis
-    for axis in (accuracies, costs):
-        assert len(numbers_on(axis)) >= 2
 
 
 def numbers_on(axis):
@@ -539,19 +500,36 @@ def numbers_on(axis):
     return {t.label1.get_text() for t in ticks if low <= t.get_loc() <= high} - {""}
 
 
-@pytest.mark.parametrize(
-    "cost", [(0, 1, 10), (2e4, 5e4, 8e4), (2.3, 4.1, 8.9), (1e5, 2e5, 4e5), (11, 13, 15)]
-)
-def test_axes_of_costs_have_numbers_however_close_these_are(cost):
+def accuracies_of(*wrong):
+    rows = [(f"sklearn/m{w}", 1 - w / 1e4, *scores.wilson_interval(10_000 - w, 10_000)) for w in wrong]
+    summary = pd.DataFrame(rows, columns=["model", "accuracy", "accuracy_low", "accuracy_high"])
+    return overall.draw_accuracies(summary).axes[-1].xaxis
+
+
+def cost_of(*cost, errors=(0.01, 0.02, 0.3)):
     names = [f"sklearn/m{i}" for i in range(len(cost))]
-    figure = overall.draw_cost(pd.Series(cost, names), pd.Series([0.01, 0.02, 0.3], names), "time (seconds)")
-    assert len(numbers_on(figure.axes[0].xaxis)) >= 2
+    return overall.draw_cost(pd.Series(cost, names), pd.Series(errors, names), "time (seconds)").axes[-1]
 
 
-@pytest.mark.parametrize("least", [1.0, 1e-3, 1e-8, 0.0])
-def test_the_axis_of_losses_has_numbers_however_small_they_are(least):
+def losses_of(least):
     history = pd.DataFrame([[1, 0.1, 2.5, 0.5, 2.5, 0.5]], columns=HISTORY)
-    figure = single.draw_training(history, np.array([2.5, 1.0, least], np.float32), "pytorch/a")
-    axis = figure.axes[0]
-    low, high = axis.get_ylim()
-    assert sum(low <= tick <= high for tick in axis.get_yticks()) >= 1
+    return single.draw_training(history, np.array([2.5, 1.0, least], np.float32), "pytorch/a").axes[0].yaxis
+
+
+@pytest.mark.parametrize(
+    ("draw", "least"),
+    [
+        *((partial(accuracies_of, *wrong), 2) for wrong in ((1, 2, 4), (0, 1, 9000), (0, 0, 0))),
+        (lambda: cost_of(0, 1, 10, errors=(1e-4, 2e-4, 4e-4)).yaxis, 2),
+        (lambda: cost_of(0, 1, 10, errors=(0, 1e-4, 0.9)).yaxis, 2),
+        (lambda: cost_of(0, 1, 10, errors=(0, 0, 0)).yaxis, 2),
+        (lambda: cost_of(0, 1, 10).xaxis, 2),
+        (lambda: cost_of(2e4, 5e4, 8e4).xaxis, 2),
+        (lambda: cost_of(2.3, 4.1, 8.9).xaxis, 2),
+        (lambda: cost_of(1e5, 2e5, 4e5).xaxis, 2),
+        (lambda: cost_of(11, 13, 15).xaxis, 2),
+        *((partial(losses_of, loss), 1) for loss in (1.0, 1e-3, 1e-8, 0.0)),
+    ],
+)
+def test_an_axis_has_numbers_however_few_close_or_small_they_are(draw, least):
+    assert len(numbers_on(draw())) >= least
