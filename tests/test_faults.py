@@ -31,6 +31,7 @@ MODELS = {
     "compare_models": None,
     "visualize": None,
     "plots_page": None,
+    "draw_page": None,
     "report": None,
 }
 slow = partial(pytest.param, marks=pytest.mark.slow)

@@ -1,0 +1,147 @@
+"""Write the page that one draws on, with networks in it that answer in the browser itself.
+
+    python -m stages.draw_page
+
+Reads data/dataset.json, outputs/metrics/ and outputs/models/. Writes outputs/draw_page/index.html: one file
+that works from a double click and from any web server, without a network and without a program. The networks
+whose weights take less than 1 MB are in it, the most accurate first; stages/drawing/network.js computes them.
+Takes 0.5 s.
+"""
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from stages.common import dataset, files, results, saved
+from stages.console import command
+from stages.console.errors import reading
+
+PARTS = Path(__file__).parent / "drawing"
+PAGE = results.OUTPUTS / "draw_page"
+LARGEST = 1_000_000
+"""Bytes of a network's weights that a page still holds."""
+PAD = 420
+"""Pixels of the pad's longer side."""
+
+
+def main() -> None:
+    command.no_arguments(__doc__)
+    data = dataset.describe()
+    networks = [
+        saved.load(*model)
+        for model in by_accuracy()
+        if (weights := weights_of(*model)).is_file() and weights.stat().st_size < LARGEST
+    ]
+    described = [network.description for network in networks]
+    content = [
+        {
+            "model": model.model_dump(
+                mode="json", include={"recipe", "architecture", "image_size", "ground"}
+            ),
+            "weights": base64.b64encode(weights_of(model.framework, model.name).read_bytes()).decode("ascii"),
+        }
+        for model in described
+    ]
+    names = {f"{model.framework}/{model.name}": None for model in described}
+    html, _ = render(names, data.classes, data.image_size, content)
+    with files.replacing(PAGE) as (folder,):
+        files.write_text(folder / "index.html", html)
+    print(f"{PAGE / 'index.html'}: {len(networks)} networks")
+
+
+def weights_of(framework: str, model: str) -> Path:
+    """The file with a network's arrays; classifiers have none."""
+    return results.folder(framework, model) / "weights.safetensors"
+
+
+def by_accuracy() -> list[tuple[str, str]]:
+    """Framework and name of all evaluated models, the highest accuracy on the test images first."""
+    found = {}
+    for path in sorted((results.OUTPUTS / "metrics").glob("*/*.json")):
+        with reading(path, "holds no metrics"):
+            found[path.parent.name, path.stem] = float(
+                json.loads(path.read_text(encoding="utf-8"))["accuracy"]
+            )
+    return sorted(found, key=found.__getitem__, reverse=True)
+
+
+def pad_size(image_size: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of the pad, pixels, in the shape of images of `image_size` (rows, columns)."""
+    rows, columns = image_size
+    return round(PAD * columns / max(image_size)), round(PAD * rows / max(image_size))
+
+
+def render(
+    models: dict[str, float | None],
+    classes: tuple[str, ...],
+    image_size: tuple[int, int],
+    networks: list[dict[str, Any]] | None,
+) -> tuple[str, str]:
+    """The page, and the Content-Security-Policy that lets it do what it does and nothing else.
+
+    models: their names in the page's order, each with the probability below which its answer is unsure.
+    networks: what ask_network.js asks, in the same order; None if a program answers.
+    """
+    in_browser = networks is not None
+    names = "pad.js", "ask_network.js" if in_browser else "ask_program.js", "page.js"
+    scripts, style = [part(name) for name in names], part("page.css")
+    policy = {
+        "default-src": "'none'",
+        "script-src": " ".join(map(digest, scripts)),
+        "style-src": digest(style),
+        "img-src": "data:",
+        **({"worker-src": "blob:"} if in_browser else {"connect-src": "'self'", "frame-ancestors": "'none'"}),
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    of_page = "; ".join(f"{key} {value}" for key, value in policy.items())
+    facts = {
+        "models": list(models),
+        "unsure_below": list(models.values()),
+        "classes": classes,
+        "image_size": image_size,
+    }
+    template = Environment(
+        loader=FileSystemLoader(PARTS),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("page.html")
+    html = template.render(
+        in_browser=in_browser,
+        policy=of_page,
+        models=list(models),
+        classes=classes,
+        pad_size=pad_size(image_size),
+        style=style,
+        scripts=scripts,
+        facts=embedded(facts),
+        networks=embedded(networks),
+        worker=Markup("\n").join(part(name) for name in ("network.js", "prepare.js", "worker.js")),
+    )
+    return html, of_page
+
+
+def part(name: str) -> Markup:
+    """A file of the page as it is."""
+    return Markup((PARTS / name).read_text(encoding="utf-8"))
+
+
+def digest(text: str) -> str:
+    """How a policy names a script or style that may stand in the page."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}'"
+
+
+def embedded(content: Any) -> Markup:
+    """JSON for a script element, which no text in it can end."""
+    return Markup(json.dumps(content, ensure_ascii=False).replace("<", "\\u003c"))
+
+
+if __name__ == "__main__":
+    command.run(main)
