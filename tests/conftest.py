@@ -467,6 +467,7 @@ def open_page(chromium):
         page.goto(address)
         return page
 
+    open_address.complaints = complaints
     yield open_address
     assert complaints == []
     for context in contexts:
