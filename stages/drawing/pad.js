@@ -3,6 +3,7 @@
 
 const pad = document.getElementById("pad");
 const pen = document.getElementById("pen"); // shows where the arrow keys are
+const hint = document.getElementById("hint"); // that one draws here, while the pad is empty
 const paper = pad.getContext("2d", { willReadFrequently: true });
 const LARGEST = Math.max(pad.width, pad.height);
 const PEN_WIDTH = LARGEST / 13; // of a digit that fills most of the pad this leaves MNIST's strokes
@@ -37,12 +38,14 @@ function redraw() {
     const [width, height] = [picture.width * scale, picture.height * scale];
     paper.drawImage(picture, (pad.width - width) / 2, (pad.height - height) / 2, width, height);
   }
+  hint.hidden = picture !== null || strokes.length > 0;
   for (const stroke of strokes) stroke.forEach((point, i) => drawSegment(stroke[Math.max(0, i - 1)], point));
 }
 
 function startStroke(point) {
   if (picture) setPicture(null);
   strokes.push([point]);
+  hint.hidden = true;
   drawSegment(point, point);
   padChanged();
 }
