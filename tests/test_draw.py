@@ -144,7 +144,7 @@ def test_what_is_no_picture_is_said_and_drawing_goes_on(served, open_page):
     page.get_by_label("Open a picture…").set_input_files(
         {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"seven"}
     )
-    page.wait_for_function("document.getElementById('message').textContent !== ''")
+    page.wait_for_selector("#message:not(:empty)")
     assert page.get_by_role("alert").inner_text() == "the file is no picture"
     assert len(open_page.complaints) == 1, "the browser's own, of the status"
     assert "400" in open_page.complaints.pop()

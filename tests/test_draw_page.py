@@ -187,7 +187,7 @@ class Hand:
 
 def settled(page):
     """What the page says when it has answered what is on the pad."""
-    page.wait_for_function("!asking && next === null")
+    page.wait_for_selector(".answers[aria-busy=false]")
     return page.locator("#sentence").inner_text()
 
 
@@ -237,7 +237,7 @@ def test_whoever_listens_hears_the_answer_once_it_has_settled_and_finds_a_table(
     status = page.get_by_role("status")
     assert status.get_attribute("aria-live") == "polite"
     assert status.text_content() == ""
-    page.wait_for_function("document.getElementById('spoken').textContent !== ''")
+    page.wait_for_selector("#spoken:not(:empty)", state="attached")
     assert status.text_content() == "All 2 models say 7."
     table = page.get_by_role("table", name="What each model answers")
     heads = [head.split("\n")[0] for head in table.get_by_role("columnheader").all_inner_texts()]

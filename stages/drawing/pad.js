@@ -17,8 +17,10 @@ let padChanged = () => {};
 
 /** How much ink each pixel of the pad has, 0 to 255, row by row. */
 function inkOfPad() {
-  const { data } = paper.getImageData(0, 0, pad.width, pad.height);
-  return data.filter((_, i) => i % 4 === 3); // the opacity
+  const { data } = paper.getImageData(0, 0, pad.width, pad.height); // red, green, blue, opacity
+  const ink = new Uint8Array(pad.width * pad.height);
+  for (let i = 0; i < ink.length; i++) ink[i] = data[4 * i + 3];
+  return ink;
 }
 
 function drawSegment([fromX, fromY], [toX, toY]) {

@@ -91,6 +91,7 @@ function card({ image }, { label }, i) {
 
 // One question at a time: when it is answered the pad is asked about as it is then, and what it was in between
 // never is.
+const busy = document.querySelector(".answers");
 let asking = false;
 let next = null; // what to ask
 
@@ -98,6 +99,7 @@ async function askFor(question) {
   next = question;
   if (asking) return;
   asking = true;
+  busy.ariaBusy = "true";
   while (next) {
     const current = next;
     next = null;
@@ -111,6 +113,7 @@ async function askFor(question) {
     }
   }
   asking = false;
+  busy.ariaBusy = "false";
   settle();
 }
 

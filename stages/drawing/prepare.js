@@ -26,13 +26,14 @@ function prepare(ink, width, [rows, columns], ground) {
   const toColumn = (x) => (x - sumX / sum) * scale + columns / 2;
   const toRow = (y) => (y - sumY / sum) * scale + rows / 2;
   const gathered = new Float64Array(rows * columns); // mean ink, 0 to 255
+  const acrossColumns = Array.from({ length: width }, (_, x) => shares(toColumn(x), toColumn(x + 1), columns));
   for (let y = top; y < bottom; y++) {
-    const shareOfRow = shares(toRow(y), toRow(y + 1), rows);
+    const acrossRows = shares(toRow(y), toRow(y + 1), rows);
     for (let x = left; x < right; x++) {
       const value = ink[y * width + x];
       if (value === 0) continue;
-      for (const [column, wide] of shares(toColumn(x), toColumn(x + 1), columns)) {
-        for (const [row, high] of shareOfRow) gathered[row * columns + column] += value * wide * high;
+      for (const [column, wide] of acrossColumns[x]) {
+        for (const [row, high] of acrossRows) gathered[row * columns + column] += value * wide * high;
       }
     }
   }
