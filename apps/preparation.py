@@ -1,0 +1,383 @@
+"""Pictures as people make them, prepared as the makers of MNIST prepared theirs.
+
+LeCun, Bottou, Bengio and Haffner, 1998, section III.A: the longest side of the ink is reduced to 20 of the
+image's 28 pixels, its shape kept and its edges smooth; its centre of mass goes to the middle.
+"""
+
+import warnings
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+
+from stages.console.errors import UserError, one_line
+
+PIXELS = 60_000_000
+"""The most pixels of a picture that is opened."""
+FORMATS = "PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "AVIF"
+"""What is read: pictures of pixels, decoded without the help of another program."""
+HEIC = b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1"
+POINTER = b"version https://git-lfs"
+
+WORKING = 192
+"""Pixels of the longest side while ink is looked for."""
+LONGEST = 20 / 28
+"""Of an image, the share that the longest side of the ink takes."""
+STROKE = 2 / 28
+"""Of an image, the least width of a stroke: a finer pen's would be paler than any in the data set."""
+FINE = 96
+"""Pixels of the ink's longest side, at least, while strokes are measured."""
+CONTRAST = 24
+"""Gray levels by which ink differs from its ground at least."""
+NOISE = 5
+"""How many times the ground's own spread ink differs from it at least."""
+
+
+def open_picture(file: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
+    """The picture in a file, decoded, upright as its camera says.
+
+    name: what a complaint calls it, the file's name unless given. Raises UserError if it is no picture, is
+    damaged, has more than PIXELS pixels, which is known before it is decoded, or pixels of 32 bits; OSError,
+    if there is no such file.
+    """
+    name = name or str(getattr(file, "name", file))
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as picture:
+            if picture.width * picture.height > PIXELS:
+                raise UserError(f"{name} has {picture.width}×{picture.height} pixels; allowed: {PIXELS:,}")
+            if picture.mode in ("I", "F"):
+                raise UserError(f"{name} has pixels of 32 bits; allowed: 8 or 16 bits a pixel and colour")
+            picture.draft("RGB", (WORKING * 8, WORKING * 8))  # a JPEG of many pixels is decoded to fewer
+            return ImageOps.exif_transpose(picture)
+    except UnidentifiedImageError:
+        raise UserError(f"{name} {_what(file)}") from None
+    except Image.DecompressionBombError:
+        raise UserError(f"{name} has too many pixels; allowed: {PIXELS:,}") from None
+    except (OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError) as error:
+        if isinstance(error, OSError) and error.filename:
+            raise
+        raise UserError(f"{name} is a damaged picture: {one_line(error)}") from None
+
+
+def _what(file: str | Path | BinaryIO) -> str:
+    """What a file is that is no picture, and what can be done."""
+    if isinstance(file, str | Path):
+        with Path(file).open("rb") as opened:
+            start = opened.read(32)
+    else:
+        file.seek(0)
+        start = file.read(32)
+    if start[4:12] in HEIC:
+        return (
+            "is HEIC, which is not read: save it as JPEG, for example by `heif-convert photo.heic photo.jpg`"
+        )
+    if start.startswith(POINTER):
+        return "is a pointer of Git LFS, not the picture: `git lfs pull` fetches it"
+    return "is empty" if not start else "is no picture"
+
+
+def prepare(picture: Image.Image, image_size: tuple[int, int], ground: int) -> list[np.ndarray]:
+    """What is drawn in a picture, each thing as an image of a data set, uint8 (rows, columns), left to right.
+
+    image_size: the images' rows and columns; ground: the gray level of their background. No image if there
+    is no ink. Assumes that most of the picture's border is ground, lighter or darker than the ink, and that
+    things stand side by side with a gap between them. Shadows, gradients, noise, a ruled or squared ground
+    and specks are taken away; a transparent ground takes the colour that the ink is not.
+    """
+    return [_place(ink, image_size, ground) for ink in _find(_opaque(picture))]
+
+
+def has_form(picture: Image.Image, image_size: tuple[int, int], ground: int) -> bool:
+    """Whether a picture has the form of the data set's images, so that `as_is` is right for it.
+
+    That is so if it is gray, as large as they are, and its ink stands on `ground`, large and in the middle.
+    """
+    if picture.size != image_size[::-1] or picture.has_transparency_data:
+        return False
+    colours = np.asarray(_opaque(picture), np.float32)
+    ink = np.abs(colours[..., 0] - ground)
+    if np.ptp(colours, axis=2).max() > 8 or np.median(_border(ink)) > 8 or ink.max() < 64:
+        return False
+    sides, distances = [], []
+    for axis, length in enumerate(ink.shape):
+        places, sums = np.flatnonzero((ink > 64).any(axis=1 - axis)), ink.sum(axis=1 - axis)
+        sides.append((np.ptp(places) + 1) / length)
+        distances.append(abs(np.average(np.arange(length), weights=sums) - (length - 1) / 2) / length)
+    return max(sides) > 0.85 * LONGEST and max(distances) < 1 / 14
+
+
+def as_is(picture: Image.Image, image_size: tuple[int, int], ground: int) -> np.ndarray:
+    """The picture as an image, uint8 (rows, columns): made gray and as large, and nothing else."""
+    gray = _opaque(picture, ground).convert("L")
+    return np.asarray(gray.resize(image_size[::-1], Image.Resampling.LANCZOS))
+
+
+def _opaque(picture: Image.Image, ground: int | None = None) -> Image.Image:
+    """A picture of any kind in red, green and blue.
+
+    ground: the gray level below what is transparent; without one, white or black, which the ink is not.
+    """
+    if picture.mode.startswith("I;16"):
+        levels = np.asarray(picture)
+        gray = Image.fromarray((levels >> 8).astype(np.uint8))
+        if (transparent := picture.info.get("transparency")) is not None:
+            gray.putalpha(Image.fromarray((levels != transparent) * np.uint8(255)))
+        picture = gray
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    picture = picture.convert("RGBA")
+    if ground is None:
+        ground = _below(picture)
+    return Image.alpha_composite(Image.new("RGBA", picture.size, (ground,) * 3), picture).convert("RGB")
+
+
+def _below(picture: Image.Image) -> int:
+    """White or black, whichever keeps what is seen of a transparent picture in sight.
+
+    If most of the picture is seen, that is not ink but its ground, which goes on below.
+    """
+    gray, seen = (np.asarray(band, np.float32) / 255 for band in picture.convert("LA").split())
+    light = seen.any() and np.average(gray, weights=seen) >= 0.5
+    return 255 if light == (seen.mean() >= 0.5) else 0
+
+
+def _find(picture: Image.Image, closer: bool = True) -> list[np.ndarray]:
+    """The ink of each thing in a picture of red, green and blue: 0 to 1, float32 (rows, columns), cut out.
+
+    Looked for in a reduced picture; if all of it lies in a small part, once more in that part alone.
+    """
+    scale = min(1, WORKING / max(picture.size))
+    size = [max(1, round(side * scale)) for side in picture.size]
+    reduced = picture.resize(size, Image.Resampling.BOX)
+    strength, threshold = _strength(np.asarray(reduced, np.float32))
+    if strength is None:
+        return []
+    labels, things = _things(strength > threshold)
+    if closer and scale < 1 and things:
+        masks = np.isin(labels, sum(things, []))
+        top, bottom, left, right = _box(masks)
+        longest = max(bottom - top, right - left)
+        if longest < WORKING / 2:
+            around = (left - longest / 2, top - longest / 2, right + longest / 2, bottom + longest / 2)
+            left, top, right, bottom = (round(place / scale) for place in around)
+            part = max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height)
+            return _find(picture.crop(part), closer=False)
+    soft = np.clip(strength / threshold - 0.5, 0, 1)
+    inks = []
+    for thing in things:
+        mask = np.isin(labels, thing)
+        ink = soft * _grown(mask, 1)  # with its smooth edge
+        top, bottom, left, right = _box(ink > 0)
+        inks.append(ink[top:bottom, left:right])
+    return inks
+
+
+def _strength(colours: np.ndarray) -> tuple[np.ndarray | None, float]:
+    """How much each pixel differs from the ground towards the ink, in gray levels, and from where on it is ink.
+
+    colours: float32 (rows, columns, 3). None if nothing differs enough to be ink.
+    """
+    off = colours - np.median(_border(colours), axis=0)
+    distance = np.abs(off).max(axis=2)
+    far = distance > _otsu(distance)
+    if not far.any():
+        return None, 0
+    towards = off[far].mean(axis=0)
+    strength = off @ (towards / max(np.linalg.norm(towards), 1e-9))
+    if min(strength.shape) >= 48:
+        strength = _smooth(strength)
+    strength -= _surface(strength)
+    strength -= _opened(strength, max(3, round(0.4 * max(strength.shape))))
+    ink = strength > _otsu(strength)
+    strength -= np.median(strength[~ink])
+    spread = 1.48 * np.median(np.abs(strength[~ink]))
+    threshold = _otsu(strength)
+    ink = strength > threshold
+    if _crossings(ink) > 8:  # the lines of ruled paper, lighter than ink
+        threshold = _otsu(strength[ink])
+        ink = strength > threshold
+    if not ink.any() or strength[ink].mean() < max(CONTRAST, NOISE * spread):
+        return None, 0
+    return strength, threshold
+
+
+def _border(values: np.ndarray) -> np.ndarray:
+    """The outermost pixels of an array (rows, columns, …), (n, …)."""
+    return np.concatenate([values[0], values[-1], values[1:-1, 0], values[1:-1, -1]])
+
+
+def _otsu(values: np.ndarray) -> float:
+    """The threshold that parts values best in two groups, each of small variance (Otsu, 1979)."""
+    counts, edges = np.histogram(values, 128)
+    middles = (edges[:-1] + edges[1:]) / 2
+    below, sums = np.cumsum(counts), np.cumsum(counts * middles)
+    above = below[-1] - below
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
+    return float(edges[1 + np.nanargmax(between)]) if len(np.unique(values)) > 1 else float("inf")
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Each value as a mean of itself and its neighbours, near ones weighing more."""
+    for axis in (0, 1):
+        padded = np.pad(values, [(1, 1) if axis == each else (0, 0) for each in (0, 1)], mode="edge")
+        before, after = (padded[:-2], padded[2:]) if axis == 0 else (padded[:, :-2], padded[:, 2:])
+        values = values / 2 + (before + after) / 4
+    return values
+
+
+def _surface(strength: np.ndarray) -> np.ndarray:
+    """The surface of second degree that most of the values, the ground, lie on."""
+    rows, columns = strength.shape
+    y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j].astype(np.float32)
+    terms = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=-1)
+    step = max(1, max(rows, columns) // 48)
+    points, values = terms[::step, ::step].reshape(-1, 6), strength[::step, ::step].ravel()
+    kept = values <= _otsu(values)
+    for _ in range(5):
+        factors, *_ = np.linalg.lstsq(points[kept], values[kept], rcond=None)
+        residuals = np.abs(values - points @ factors)
+        kept = residuals <= 2.5 * np.median(residuals) + 1e-3
+    return terms @ factors
+
+
+def _opened(values: np.ndarray, window: int) -> np.ndarray:
+    """Values without what is higher and narrower than the window: the local ground, also in a shadow."""
+    half = window // 2
+    for extremum, neutral in ((np.minimum, np.inf), (np.maximum, -np.inf)):
+        for axis in (0, 1):
+            moved = np.moveaxis(values, axis, 0)
+            width, reach = 1, np.pad(moved, ((half, half), (0, 0)), constant_values=neutral)
+            while width < 2 * half + 1:
+                step = min(width, 2 * half + 1 - width)
+                reach = extremum(reach[:-step], reach[step:])
+                width += step
+            values = np.moveaxis(reach, 0, axis)
+    return values
+
+
+def _crossings(ink: np.ndarray) -> int:
+    """How many lines of ink cross the border of a mask."""
+    sides = ink[0], ink[-1], ink[:, 0], ink[:, -1]
+    return sum(int(np.count_nonzero(np.diff(side.astype(np.int8)) == 1)) for side in sides)
+
+
+def _things(ink: np.ndarray) -> tuple[np.ndarray, list[list[int]]]:
+    """The connected pieces of a mask, as labels from 1 on (rows, columns), and which of them make a thing each.
+
+    Pieces beside each other are things of their own, small pieces belong to the thing that they are near;
+    specks, and what lies along the border, are no ink.
+    """
+    labels = _labelled(ink)
+    areas = np.bincount(labels.ravel())[1:]
+    boxes = {}
+    for label in np.flatnonzero(areas >= max(3, 0.02 * areas.max(initial=0))) + 1:
+        mask = labels == label
+        sides = mask[0], mask[-1], mask[:, 0], mask[:, -1]
+        if max(side.mean() for side in sides) < 0.5:
+            boxes[int(label)] = _box(mask)
+    heights = {
+        label: max(bottom - top, (right - left) / 2) for label, (top, bottom, left, right) in boxes.items()
+    }
+    tallest = max(heights.values(), default=0)
+    longest = max((max(b - t, r - l) for t, b, l, r in boxes.values()), default=0)
+    if longest < max(4, 0.04 * max(ink.shape)):
+        return labels, []
+    things: list[list[int]] = []
+    spans: list[tuple[int, int]] = []
+    whole = [label for label in boxes if heights[label] >= 0.6 * tallest]
+    for label in sorted(whole, key=lambda label: boxes[label][2]):
+        left, right = boxes[label][2:]
+        if spans:
+            overlap = min(right, spans[-1][1]) - max(left, spans[-1][0])
+            if overlap > 0.4 * min(right - left, spans[-1][1] - spans[-1][0]):
+                things[-1].append(label)
+                spans[-1] = min(left, spans[-1][0]), max(right, spans[-1][1])
+                continue
+        things.append([label])
+        spans.append((left, right))
+    for label in boxes.keys() - set(whole):
+        top, bottom, left, right = boxes[label]
+        gaps = [max(left - span[1], span[0] - right) for span in spans]
+        nearest = int(np.argmin(gaps))
+        if gaps[nearest] <= 0.2 * tallest:
+            things[nearest].append(label)
+        elif heights[label] >= 0.4 * tallest:
+            things.append([label])
+            spans.append((left, right))
+    order = np.argsort([left for left, _ in spans], kind="stable")
+    return labels, [things[place] for place in order]
+
+
+def _labelled(mask: np.ndarray) -> np.ndarray:
+    """The connected pieces of a mask, also over corners, numbered from 1 on; 0 is not in the mask."""
+    padded = np.pad(mask, ((0, 0), (1, 1))).astype(np.int8)
+    steps = np.diff(padded, axis=1)
+    rows, starts = np.nonzero(steps == 1)
+    _, ends = np.nonzero(steps == -1)
+    parents = list(range(len(rows)))
+
+    def root(run: int) -> int:
+        while parents[run] != run:
+            parents[run] = parents[parents[run]]
+            run = parents[run]
+        return run
+
+    first = np.searchsorted(rows, np.arange(len(mask) + 1)).tolist()
+    beginnings, endings = starts.tolist(), ends.tolist()
+    for row in range(1, len(mask)):
+        above, last = first[row - 1], first[row]
+        for run in range(first[row], first[row + 1]):
+            while above < last and endings[above] < beginnings[run]:
+                above += 1
+            touching = above
+            while touching < last and beginnings[touching] <= endings[run]:
+                parents[root(run)] = root(touching)
+                touching += 1
+    _, numbers = np.unique([root(run) for run in range(len(parents))], return_inverse=True)
+    labels = np.zeros(mask.shape, np.int64)
+    labels[mask] = np.repeat(numbers + 1, ends - starts)
+    return labels
+
+
+def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """Top, bottom, left and right of what is in a mask, the ends excluded."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+
+
+def _grown(values: np.ndarray, radius: int) -> np.ndarray:
+    """Each value the largest within a square around it. values: 0 to 1, or a mask."""
+    levels = Image.fromarray((values * np.float32(255)).round().astype(np.uint8))
+    return np.asarray(levels.filter(ImageFilter.MaxFilter(2 * radius + 1)), np.float32) / 255
+
+
+def _resized(ink: np.ndarray, times: float) -> np.ndarray:
+    """Ink so many times as large, its edges smooth."""
+    size = [max(1, round(side * times)) for side in ink.shape[::-1]]
+    return np.asarray(Image.fromarray(ink.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+
+
+def _place(ink: np.ndarray, image_size: tuple[int, int], ground: int) -> np.ndarray:
+    """Ink, 0 to 1, as an image: reduced or enlarged, its centre of mass in the middle."""
+    room = LONGEST * min(image_size)
+    if (times := -(-FINE // max(ink.shape))) > 1:  # for strokes to grow by less than a pixel
+        ink = _resized(ink, times)
+    mask = np.pad(ink > 0.5, 1)
+    edges = sum(np.count_nonzero(np.diff(mask, axis=axis)) for axis in (0, 1))
+    width = 2.4 * np.count_nonzero(mask) / max(edges, 1)  # of a slanting stroke some edges count twice
+    finest = STROKE * min(image_size) * max(ink.shape) / room
+    if (radius := round((finest - width) / 2)) > 0:
+        ink = _grown(np.pad(ink, radius), radius)
+    small = _resized(ink, room / max(ink.shape))
+    small = small / small.max()
+    image = np.zeros(image_size, np.float32)
+    starts = []
+    for axis, (length, all_of_it) in enumerate(zip(small.shape, image_size, strict=True)):
+        centre = np.average(np.arange(length) + 0.5, weights=small.sum(axis=1 - axis))
+        starts.append(min(max(round(all_of_it / 2 - centre), 0), all_of_it - length))
+    (top, left), (rows, columns) = starts, small.shape
+    image[top : top + rows, left : left + columns] = small
+    end = 255 if ground < 128 else 0
+    return (ground + (end - ground) * image).round().astype(np.uint8)
