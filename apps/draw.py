@@ -3,7 +3,7 @@
     python -m apps.draw
     python -m apps.draw --port 9000 --no-browser
 
-Reads outputs/onnx/ and outputs/metrics/, and serves one page on the loopback address of this machine until
+Reads outputs/onnx/ and outputs/tables/summary.csv, and serves one page on the loopback address of this machine until
 Ctrl-C ends it. Pictures that are dropped on the page, pasted or opened are answered, too. Nothing is kept,
 and nothing but the page can be had from it.
 """
@@ -34,7 +34,7 @@ from apps.preparation import open_picture, prepare
 from stages.common import exported
 from stages.console import command
 from stages.console.errors import UserError
-from stages.draw_page import by_accuracy, pad_size, render
+from stages.draw_page import evaluated, pad_size, render
 
 HOST = "127.0.0.1"
 LARGEST_FILE = 20_000_000
@@ -85,7 +85,7 @@ def listen(port: int) -> socket.socket:
 
 def load_models() -> list[exported.Exported]:
     """The exported models, the most accurate first. Raises UserError if there is none."""
-    paths = [path for model in by_accuracy() if (path := exported.path_of(*model)).is_file()]
+    paths = [path for model in evaluated() if (path := exported.path_of(*model)).is_file()]
     if not paths:
         raise UserError(f"{exported.FOLDER} holds no model: `{exported.REMEDY}` makes them")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -118,7 +118,7 @@ def application(models: list[exported.Exported]) -> Starlette:
     """
     first = models[0]
     html, policy = render(
-        {model.name: model.unsure_below for model in models}, first.classes, first.image_size, None
+        {model.name: model.sure_above for model in models}, first.classes, first.image_size, None
     )
     width, height = pad_size(first.image_size)
     pool = ThreadPoolExecutor(os.cpu_count())

@@ -2,13 +2,14 @@
 
     python -m stages.draw_page
 
-Reads data/dataset.json, outputs/metrics/ and outputs/models/. Writes outputs/draw_page/index.html: one file
+Reads data/dataset.json, outputs/tables/summary.csv and outputs/models/. Writes outputs/draw_page/index.html: one file
 that works from a double click and from any web server, without a network and without a program. The networks
 whose weights take less than 1 MB are in it, the most accurate first; stages/drawing/network.js computes them.
 Takes 0.5 s.
 """
 
 import base64
+import csv
 import hashlib
 import json
 from pathlib import Path
@@ -25,6 +26,8 @@ PARTS = Path(__file__).parent / "drawing"
 PAGE = results.OUTPUTS / "draw_page"
 LARGEST = 1_000_000
 """Bytes of a network's weights that a page still holds."""
+NEEDED = {"recipe", "architecture", "image_size", "ground"}
+"""Of model.json, what it takes to compute a network."""
 PAD = 420
 """Pixels of the pad's longer side."""
 
@@ -32,23 +35,20 @@ PAD = 420
 def main() -> None:
     command.no_arguments(__doc__)
     data = dataset.describe()
-    networks = [
-        saved.load(*model)
-        for model in by_accuracy()
+    sure_above = {
+        model: level
+        for model, level in evaluated().items()
         if (weights := weights_of(*model)).is_file() and weights.stat().st_size < LARGEST
-    ]
-    described = [network.description for network in networks]
-    content = [
+    }
+    networks = [
         {
-            "model": model.model_dump(
-                mode="json", include={"recipe", "architecture", "image_size", "ground"}
-            ),
-            "weights": base64.b64encode(weights_of(model.framework, model.name).read_bytes()).decode("ascii"),
+            "model": saved.load(*model).description.model_dump(mode="json", include=NEEDED),
+            "weights": base64.b64encode(weights_of(*model).read_bytes()).decode("ascii"),
         }
-        for model in described
+        for model in sure_above
     ]
-    names = {f"{model.framework}/{model.name}": None for model in described}
-    html, _ = render(names, data.classes, data.image_size, content)
+    names = {"/".join(model): level for model, level in sure_above.items()}
+    html, _ = render(names, data.classes, data.image_size, networks)
     with files.replacing(PAGE) as (folder,):
         files.write_text(folder / "index.html", html)
     print(f"{PAGE / 'index.html'}: {len(networks)} networks")
@@ -59,15 +59,18 @@ def weights_of(framework: str, model: str) -> Path:
     return results.folder(framework, model) / "weights.safetensors"
 
 
-def by_accuracy() -> list[tuple[str, str]]:
-    """Framework and name of all evaluated models, the highest accuracy on the test images first."""
-    found = {}
-    for path in sorted((results.OUTPUTS / "metrics").glob("*/*.json")):
-        with reading(path, "holds no metrics"):
-            found[path.parent.name, path.stem] = float(
-                json.loads(path.read_text(encoding="utf-8"))["accuracy"]
-            )
-    return sorted(found, key=found.__getitem__, reverse=True)
+def evaluated() -> dict[tuple[str, str], float | None]:
+    """Framework and name of every evaluated model, the most accurate first: above what an answer of it is sure.
+
+    None for a model without held-out images to tell it.
+    """
+    path = results.OUTPUTS / "tables" / "summary.csv"
+    with reading(path, "is no table of results"), path.open(encoding="utf-8", newline="") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: -float(row["accuracy"]))
+        return {
+            tuple(row["model"].split("/")): float(row["sure_above"]) if row["sure_above"] else None
+            for row in rows
+        }
 
 
 def pad_size(image_size: tuple[int, int]) -> tuple[int, int]:
@@ -84,7 +87,7 @@ def render(
 ) -> tuple[str, str]:
     """The page, and the Content-Security-Policy that lets it do what it does and nothing else.
 
-    models: their names in the page's order, each with the probability below which its answer is unsure.
+    models: their names in the page's order, each with the probability above which its answer is sure.
     networks: what ask_network.js asks, in the same order; None if a program answers.
     """
     in_browser = networks is not None
@@ -102,7 +105,7 @@ def render(
     of_page = "; ".join(f"{key} {value}" for key, value in policy.items())
     facts = {
         "models": list(models),
-        "unsure_below": list(models.values()),
+        "sure_above": list(models.values()),
         "classes": classes,
         "image_size": image_size,
     }

@@ -3,7 +3,7 @@
 // right: {image: its gray levels row by row, probabilities: a list a model}.
 "use strict";
 
-const { models, classes, image_size: imageSize, unsure_below: unsureBelow } = JSON.parse(document.getElementById("facts").textContent);
+const { models, classes, image_size: imageSize, sure_above: sureAbove } = JSON.parse(document.getElementById("facts").textContent);
 const rows = [...document.querySelectorAll("#answers tbody tr")];
 const found = document.getElementById("found");
 const sentence = document.getElementById("sentence");
@@ -59,7 +59,7 @@ function showRow(row, i, probabilities, here) {
   answer.textContent = probabilities ? classes[label] + (other ? " ≠" : "") : "–";
   row.classList.toggle("other", other);
   sure.textContent = probabilities ? percent(best) : "";
-  if (probabilities && best < unsureBelow[i]) sure.append(Object.assign(document.createElement("small"), { textContent: " unsure" }));
+  if (probabilities && sureAbove[i] !== null && best <= sureAbove[i]) sure.append(Object.assign(document.createElement("small"), { textContent: " unsure" }));
   [...bars.firstElementChild.children].forEach((bar, k) => {
     bar.style.height = `${100 * (probabilities?.[k] ?? 0)}%`;
     bar.classList.toggle("best", k === label);
