@@ -3,9 +3,9 @@
     python -m apps.draw
     python -m apps.draw --port 9000 --no-browser
 
-Reads outputs/onnx/ and outputs/tables/summary.csv, and serves one page on the loopback address of this machine until
-Ctrl-C ends it. Pictures that are dropped on the page, pasted or opened are answered, too. Nothing is kept,
-and nothing but the page can be had from it.
+Reads outputs/onnx/ and outputs/tables/summary.csv, and serves one page on the loopback address of this machine
+until Ctrl-C ends it. Pictures that are dropped on the page, pasted or opened are answered, too. Nothing is
+kept, and nothing but the page can be had from it.
 """
 
 import argparse

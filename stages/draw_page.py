@@ -2,10 +2,10 @@
 
     python -m stages.draw_page
 
-Reads data/dataset.json, outputs/tables/summary.csv and outputs/models/. Writes outputs/draw_page/index.html: one file
-that works from a double click and from any web server, without a network and without a program. The networks
-whose weights take less than 1 MB are in it, the most accurate first; stages/drawing/network.js computes them.
-Takes 0.5 s.
+Reads data/dataset.json, outputs/tables/summary.csv and outputs/models/. Writes outputs/draw_page/index.html:
+one file that works from a double click and from any web server, without a network and without a program. The
+networks whose weights take less than 1 MB are in it, the most accurate first; stages/drawing/network.js computes
+them. Takes 0.5 s.
 """
 
 import base64
@@ -60,17 +60,15 @@ def weights_of(framework: str, model: str) -> Path:
 
 
 def evaluated() -> dict[tuple[str, str], float | None]:
-    """Framework and name of every evaluated model, the most accurate first: above what an answer of it is sure.
+    """Framework and name of every evaluated model, the most accurate first, and above what it is sure.
 
-    None for a model without held-out images to tell it.
+    That is None for a model whose held-out images do not tell.
     """
     path = results.OUTPUTS / "tables" / "summary.csv"
     with reading(path, "is no table of results"), path.open(encoding="utf-8", newline="") as file:
         rows = sorted(csv.DictReader(file), key=lambda row: -float(row["accuracy"]))
-        return {
-            tuple(row["model"].split("/")): float(row["sure_above"]) if row["sure_above"] else None
-            for row in rows
-        }
+        levels = [float(row["sure_above"]) if row["sure_above"] else None for row in rows]
+        return {tuple(row["model"].split("/")): level for row, level in zip(rows, levels, strict=True)}
 
 
 def pad_size(image_size: tuple[int, int]) -> tuple[int, int]:

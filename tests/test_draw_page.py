@@ -60,14 +60,18 @@ def leave_network(name, layers, classes, size, generator, ground=0, **recipe):
     described = json.loads((folder / "model.json").read_text())
     described |= {"architecture": layers, "recipe": recipe, "ground": ground}
     (folder / "model.json").write_text(json.dumps(described))
-    leave_accuracy("scratch", name, 0.9)
+    leave_summary({f"scratch/{name}": (0.9, None)})
     return training.predictor(lambda pixels: scratch.predict_proba(network, pixels), recipe, ground)
 
 
-def leave_accuracy(framework, name, accuracy):
-    path = results.OUTPUTS / "metrics" / framework / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"accuracy": accuracy}))
+def leave_summary(rows):
+    """The table of results of these models: accuracy, and above what they are sure."""
+    path = results.OUTPUTS / "tables" / "summary.csv"
+    path.parent.mkdir(exist_ok=True)
+    lines = [
+        f"{model},{accuracy},{'' if sure is None else sure}\n" for model, (accuracy, sure) in rows.items()
+    ]
+    path.write_text("model,accuracy,sure_above\n" + "".join(lines))
 
 
 def index():
@@ -248,7 +252,7 @@ def test_whoever_listens_hears_the_answer_once_it_has_settled_and_finds_a_table(
     assert re.fullmatch(r"(> )?\d\d %", sure)
 
 
-def test_who_disagrees_is_named(workspace, run_stage, open_page):
+def test_who_disagrees_and_who_is_unsure_is_named(workspace, run_stage, open_page):
     layers = [{"dense": "classes"}]
     for number, label in enumerate((2, 2, 0)):
         leave_network(
@@ -257,12 +261,13 @@ def test_who_disagrees_is_named(workspace, run_stage, open_page):
         biases = np.eye(3, dtype=np.float32)[label] * 3
         weights = {"0.dense.weights": np.zeros((784, 3), np.float32), "0.dense.biases": biases}
         save_file(weights, results.folder("scratch", f"net_{number}") / "weights.safetensors")
+    leave_summary({f"scratch/net_{number}": (0.9, sure) for number, sure in enumerate((None, 0.95, 0.9))})
     run_stage("draw_page")
     page = open_page(index())
     Hand(page).mouse("5")
     assert settled(page) == "2 of 3 models say c. Others: a (scratch/net_2)."
     assert page.locator("#answers td:nth-child(2)").all_inner_texts() == ["c", "c", "a ≠"]
-    assert page.locator("#answers td:nth-child(3)").all_inner_texts() == ["91 %"] * 3
+    assert page.locator("#answers td:nth-child(3)").all_inner_texts() == ["91 %", "91 % unsure", "91 %"]
     heights = page.evaluate(
         "[...document.querySelectorAll('tr:last-child .bars i')].map(bar => bar.style.height)"
     )
@@ -345,8 +350,7 @@ def test_the_page_has_the_small_networks_the_most_accurate_first_or_says_that_th
         "scratch/mlp_relu": 0.9,
         "sklearn/knn_3": 0.99,
     }
-    for name, accuracy in accuracies.items():
-        leave_accuracy(*name.split("/"), accuracy)
+    leave_summary({name: (accuracy, None) for name, accuracy in accuracies.items()})
     large = results.folder("scratch", "mlp_relu") / "weights.safetensors"
     sizes = [
         draw_page.weights_of(*name.split("/")).stat().st_size for name in accuracies if "knn" not in name
