@@ -3,7 +3,7 @@
     python -m apps.draw
     python -m apps.draw --port 9000 --no-browser
 
-Reads outputs/onnx/ and outputs/tables/summary.csv, and serves one page on the loopback address of this machine
+Reads outputs/onnx/ and outputs/tables/summary.csv, and serves one page on this machine's loopback address
 until Ctrl-C ends it. Pictures that are dropped on the page, pasted or opened are answered, too. Nothing is
 kept, and nothing but the page can be had from it.
 """
@@ -85,7 +85,7 @@ def listen(port: int) -> socket.socket:
 
 def load_models() -> list[exported.Exported]:
     """The exported models, the most accurate first. Raises UserError if there is none."""
-    paths = [path for model in evaluated() if (path := exported.path_of(*model)).is_file()]
+    paths = [path for model in evaluated() if (path := exported.path_of(model)).is_file()]
     if not paths:
         raise UserError(f"{exported.FOLDER} holds no model: `{exported.REMEDY}` makes them")
     with ThreadPoolExecutor(os.cpu_count()) as pool:

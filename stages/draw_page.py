@@ -4,8 +4,8 @@
 
 Reads data/dataset.json, outputs/tables/summary.csv and outputs/models/. Writes outputs/draw_page/index.html:
 one file that works from a double click and from any web server, without a network and without a program. The
-networks whose weights take less than 1 MB are in it, the most accurate first; stages/drawing/network.js computes
-them. Takes 0.5 s.
+networks whose weights take less than 1 MB are in it, the most accurate first; stages/drawing/network.js
+computes them. Takes 0.5 s.
 """
 
 import base64
@@ -38,29 +38,28 @@ def main() -> None:
     sure_above = {
         model: level
         for model, level in evaluated().items()
-        if (weights := weights_of(*model)).is_file() and weights.stat().st_size < LARGEST
+        if (weights := weights_of(model)).is_file() and weights.stat().st_size < LARGEST
     }
     networks = [
         {
-            "model": saved.load(*model).description.model_dump(mode="json", include=NEEDED),
-            "weights": base64.b64encode(weights_of(*model).read_bytes()).decode("ascii"),
+            "model": saved.load(*model.split("/")).description.model_dump(mode="json", include=NEEDED),
+            "weights": base64.b64encode(weights_of(model).read_bytes()).decode("ascii"),
         }
         for model in sure_above
     ]
-    names = {"/".join(model): level for model, level in sure_above.items()}
-    html, _ = render(names, data.classes, data.image_size, networks)
+    html, _ = render(sure_above, data.classes, data.image_size, networks)
     with files.replacing(PAGE) as (folder,):
         files.write_text(folder / "index.html", html)
     print(f"{PAGE / 'index.html'}: {len(networks)} networks")
 
 
-def weights_of(framework: str, model: str) -> Path:
+def weights_of(model: str) -> Path:
     """The file with a network's arrays; classifiers have none."""
-    return results.folder(framework, model) / "weights.safetensors"
+    return results.folder(*model.split("/")) / "weights.safetensors"
 
 
-def evaluated() -> dict[tuple[str, str], float | None]:
-    """Framework and name of every evaluated model, the most accurate first, and above what it is sure.
+def evaluated() -> dict[str, float | None]:
+    """The evaluated models as framework/name, the most accurate first, and above what an answer is sure.
 
     That is None for a model whose held-out images do not tell.
     """
@@ -68,7 +67,7 @@ def evaluated() -> dict[tuple[str, str], float | None]:
     with reading(path, "is no table of results"), path.open(encoding="utf-8", newline="") as file:
         rows = sorted(csv.DictReader(file), key=lambda row: -float(row["accuracy"]))
         levels = [float(row["sure_above"]) if row["sure_above"] else None for row in rows]
-        return {tuple(row["model"].split("/")): level for row, level in zip(rows, levels, strict=True)}
+        return {row["model"]: level for row, level in zip(rows, levels, strict=True)}
 
 
 def pad_size(image_size: tuple[int, int]) -> tuple[int, int]:
