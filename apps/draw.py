@@ -43,7 +43,7 @@ MOST = 20
 """Images that are found in one picture and answered."""
 PATIENCE = 20
 """Seconds that a body may take to arrive."""
-AT_ONCE = 100
+AT_ONCE = 40
 """Connections; who comes beyond them is sent away."""
 BYTES = "application/octet-stream"
 HEADERS = {
@@ -122,6 +122,7 @@ def application(models: list[exported.Exported]) -> Starlette:
     )
     width, height = pad_size(first.image_size)
     pool = ThreadPoolExecutor(os.cpu_count())
+    decoding = asyncio.Semaphore(1)  # a picture of many pixels takes much memory, two take twice as much
 
     def answers(picture: Image.Image) -> list[dict[str, list]]:
         images = prepare(picture, first.image_size, first.ground)[:MOST]
@@ -146,7 +147,8 @@ def application(models: list[exported.Exported]) -> Starlette:
 
     async def picture(request: Request) -> Response:
         content = await body(request, LARGEST_FILE)
-        return await answer(lambda: open_picture(BytesIO(content), "the file"))
+        async with decoding:
+            return await answer(lambda: open_picture(BytesIO(content), "the file"))
 
     async def answer(read: Callable[[], Image.Image]) -> Response:
         try:

@@ -7,8 +7,8 @@ const ask = (() => {
     const response = await fetch(path, { method: "POST", headers, body }).catch(() => {
       throw new Error("The program behind this page has ended: start `python -m apps.draw` again.");
     });
-    const content = await response.json().catch(() => ({ error: `The program answers with status ${response.status}.` }));
-    if (!response.ok) throw new Error(content.error);
+    const content = await response.json().catch(() => ({})); // too busy, it has only a status to say so
+    if (!response.ok) throw new Error(content.error ?? `The program says ${response.status}.`);
     return content;
   }
   return { drawing: (ink) => post("drawing", ink), picture: (file) => post("picture", file) };

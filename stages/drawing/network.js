@@ -14,8 +14,8 @@ function readWeights(bytes) {
   const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length)));
   const arrays = {};
   for (const [name, { data_offsets: [start, end] }] of Object.entries(header)) {
-    // as numbers of 64 bits, which is what JavaScript computes with
-    arrays[name] = Float64Array.from(new Float32Array(bytes.slice(8 + length + start, 8 + length + end).buffer));
+    const content = bytes.slice(8 + length + start, 8 + length + end).buffer;
+    arrays[name] = Float64Array.from(new Float32Array(content)); // 64 bits, as JavaScript computes
   }
   return arrays;
 }
@@ -108,8 +108,10 @@ function apply(layer, x, of) {
     case "conv": return conv(x, value, of("weights"), of("biases"));
     case "dense": return dense(x, of("weights"), of("biases"));
     case "max_pool": return maxPool(x, value);
-    case "batch_norm":
-      return batchNorm(x, { scale: of("scale"), shift: of("shift"), mean: of("mean"), variance: of("variance") });
+    case "batch_norm": {
+      const [scale, shift, mean, variance] = ["scale", "shift", "mean", "variance"].map(of);
+      return batchNorm(x, { scale, shift, mean, variance });
+    }
     case "dropout": return x; // only while training
     default: return each(x, ACTIVATIONS[kind]);
   }
@@ -152,6 +154,7 @@ function loadNetwork({ architecture, recipe, image_size: [rows, columns], ground
       });
       return softmax(x.values);
     });
-    return answers[0].map((_, label) => answers.reduce((sum, answer) => sum + answer[label], 0) / answers.length);
+    const sums = answers.reduce((sum, answer) => sum.map((value, label) => value + answer[label]));
+    return sums.map((value) => value / answers.length);
   };
 }

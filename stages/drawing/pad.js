@@ -127,10 +127,10 @@ pad.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key in ARROWS) {
     held.add(event.key);
-    for (const axis of [0, 1]) {
-      const steps = [...held].reduce((sum, key) => sum + ARROWS[key][axis], 0);
-      at[axis] = Math.min(Math.max(at[axis] + STEP * steps, PEN_WIDTH / 2), [pad.width, pad.height][axis] - PEN_WIDTH / 2);
-    }
+    [pad.width, pad.height].forEach((size, axis) => {
+      const moved = [...held].reduce((sum, key) => sum + STEP * ARROWS[key][axis], at[axis]);
+      at[axis] = Math.min(Math.max(moved, PEN_WIDTH / 2), size - PEN_WIDTH / 2);
+    });
     if (lowered) continueStroke([...at]);
   } else if (event.key === " ") {
     if (!event.repeat) lowered = !lowered;

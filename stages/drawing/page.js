@@ -1,13 +1,14 @@
 // Asks for answers while one draws, and shows them. `ask` is one of ask_network.js and ask_program.js:
-// ask.drawing(ink) and, if the page takes pictures, ask.picture(file) promise a list of what was found, left to
-// right: {image: its gray levels row by row, probabilities: a list a model}.
+// ask.drawing(ink) and, if the page takes pictures, ask.picture(file) promise a list of what was found, left
+// to right: {image: its gray levels row by row, probabilities: a list a model}.
 "use strict";
 
-const { models, classes, image_size: imageSize, sure_above: sureAbove } = JSON.parse(document.getElementById("facts").textContent);
+const facts = JSON.parse(document.getElementById("facts").textContent);
+const { models, classes, image_size: imageSize, sure_above: sureAbove } = facts;
 const rows = [...document.querySelectorAll("#answers tbody tr")];
 const found = document.getElementById("found");
 const sentence = document.getElementById("sentence");
-const spoken = document.getElementById("spoken"); // the sentence again, for those who listen, once it has settled
+const spoken = document.getElementById("spoken"); // the sentence again, to be heard once it has settled
 const message = document.getElementById("message");
 const SETTLED = 700; // milliseconds
 const EMPTY = sentence.textContent;
@@ -31,8 +32,9 @@ function inWords({ label, votes, others }) {
   const agreeing = votes[label].length;
   if (models.length === 1) return `${models[0]} says ${classes[label]}.`;
   if (!others.length) return `All ${models.length} models say ${classes[label]}.`;
+  const most = `${agreeing} of ${models.length} models say${agreeing === 1 ? "s" : ""} ${classes[label]}.`;
   const rest = others.map((other) => `${classes[other]} (${votes[other].join(", ")})`);
-  return `${agreeing} of ${models.length} models say${agreeing === 1 ? "s" : ""} ${classes[label]}. Others: ${rest.join("; ")}.`;
+  return `${most} Others: ${rest.join("; ")}.`;
 }
 
 function percent(probability) {
@@ -46,8 +48,10 @@ function show(newAnswers) {
   const verdicts = answers.map(({ probabilities }) => verdict(probabilities));
   found.replaceChildren(...answers.map((answer, i) => card(answer, verdicts[i], i)));
   const here = verdicts[selected];
-  const all = answers.length > 1 ? `${verdicts.map(({ label }) => classes[label]).join(" ")} – image ${selected + 1}: ` : "";
-  sentence.textContent = here ? all + inWords(here) : strokes.length || picture ? "Nothing to read in this." : EMPTY;
+  if (here) {
+    const all = verdicts.map(({ label }) => classes[label]).join(" ");
+    sentence.textContent = (answers.length > 1 ? `${all} – image ${selected + 1}: ` : "") + inWords(here);
+  } else sentence.textContent = strokes.length || picture ? "Nothing to read in this." : EMPTY;
   rows.forEach((row, i) => showRow(row, i, answers[selected]?.probabilities[i], here));
 }
 
@@ -59,11 +63,17 @@ function showRow(row, i, probabilities, here) {
   answer.textContent = probabilities ? classes[label] + (other ? " ≠" : "") : "–";
   row.classList.toggle("other", other);
   sure.textContent = probabilities ? percent(best) : "";
-  if (probabilities && sureAbove[i] !== null && best <= sureAbove[i]) sure.append(Object.assign(document.createElement("small"), { textContent: " unsure" }));
+  if (probabilities && sureAbove[i] !== null && best <= sureAbove[i]) {
+    sure.append(" ?", Object.assign(element("span", " unsure"), { className: "hidden" }));
+  }
   [...bars.firstElementChild.children].forEach((bar, k) => {
     bar.style.height = `${100 * (probabilities?.[k] ?? 0)}%`;
     bar.classList.toggle("best", k === label);
   });
+}
+
+function element(kind, textContent) {
+  return Object.assign(document.createElement(kind), { textContent });
 }
 
 /** A button with what the models say and the image as they see it; it chooses what the table shows. */
@@ -73,7 +83,7 @@ function card({ image }, { label }, i) {
   button.disabled = answers.length === 1;
   button.setAttribute("aria-pressed", i === selected);
   button.setAttribute("aria-label", `image ${i + 1}: ${classes[label]}`);
-  const name = Object.assign(document.createElement("b"), { textContent: classes[label] });
+  const name = element("b", classes[label]);
   name.classList.toggle("short", classes[label].length <= 2);
   const canvas = document.createElement("canvas");
   [canvas.height, canvas.width] = imageSize;
@@ -89,8 +99,8 @@ function card({ image }, { label }, i) {
   return button;
 }
 
-// One question at a time: when it is answered the pad is asked about as it is then, and what it was in between
-// never is.
+// One question at a time. When it is answered, the next is about the pad as it is then: a drawing that has
+// been overtaken is never asked about.
 const busy = document.querySelector(".answers");
 let asking = false;
 let next = null; // what to ask
@@ -120,7 +130,9 @@ async function askFor(question) {
 let timer = 0;
 function settle() {
   clearTimeout(timer);
-  timer = setTimeout(() => { spoken.textContent = message.textContent ? "" : sentence.textContent; }, SETTLED);
+  timer = setTimeout(() => {
+    spoken.textContent = message.textContent ? "" : sentence.textContent;
+  }, SETTLED);
 }
 
 padChanged = () => models.length && askFor(() => (strokes.length ? ask.drawing(inkOfPad()) : []));
@@ -130,8 +142,7 @@ async function askForPicture(file) {
     message.textContent = "This page reads drawings. Pictures are read by the program: python -m apps.draw";
     return;
   }
-  const shown = await createImageBitmap(file).catch(() => null); // some kinds the program knows and a browser not
-  setPicture(shown);
+  setPicture(await createImageBitmap(file).catch(() => null)); // the program may know what a browser does not
   askFor(() => ask.picture(file));
 }
 

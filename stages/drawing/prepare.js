@@ -1,13 +1,13 @@
-// A drawing made an image as MNIST made its own (LeCun, Bottou, Bengio and Haffner, 1998): the longest side of
-// the ink becomes 20 of 28 pixels, its shape is kept, grays come from averaging, and the centre of mass of
-// the ink comes to the middle.
+// A drawing made an image as MNIST made its own (LeCun, Bottou, Bengio and Haffner, 1998): the longest side
+// of the ink becomes 20 of 28 pixels, its shape is kept, grays come from averaging, and the centre of mass
+// of the ink comes to the middle.
 "use strict";
 
 const FILLED = 20 / 28; // what the ink takes of an image
 const LEAST = 1 / 8; // of the pad's longest side: ink that is smaller is a dot
 
 /** The image, a Uint8Array of rows · columns, or null if there is no more than a dot.
- *  ink: 0 (none) to 255, row by row, of a pad `width` wide. ground: the gray level of the data's background. */
+ *  ink: 0 (none) to 255, row by row, of a pad `width` wide. ground: the gray level of the background. */
 function prepare(ink, width, [rows, columns], ground) {
   const height = ink.length / width;
   let [left, right, top, bottom, sum, sumX, sumY] = [width, 0, height, 0, 0, 0, 0];
@@ -15,7 +15,8 @@ function prepare(ink, width, [rows, columns], ground) {
     for (let x = 0; x < width; x++) {
       const value = ink[y * width + x];
       if (value === 0) continue;
-      [left, right, top, bottom] = [Math.min(left, x), Math.max(right, x + 1), Math.min(top, y), Math.max(bottom, y + 1)];
+      [left, right] = [Math.min(left, x), Math.max(right, x + 1)];
+      [top, bottom] = [Math.min(top, y), Math.max(bottom, y + 1)];
       sum += value;
       sumX += value * (x + 0.5);
       sumY += value * (y + 0.5);
@@ -26,7 +27,7 @@ function prepare(ink, width, [rows, columns], ground) {
   const toColumn = (x) => (x - sumX / sum) * scale + columns / 2;
   const toRow = (y) => (y - sumY / sum) * scale + rows / 2;
   const gathered = new Float64Array(rows * columns); // mean ink, 0 to 255
-  const acrossColumns = Array.from({ length: width }, (_, x) => shares(toColumn(x), toColumn(x + 1), columns));
+  const acrossColumns = [...Array(width).keys()].map((x) => shares(toColumn(x), toColumn(x + 1), columns));
   for (let y = top; y < bottom; y++) {
     const acrossRows = shares(toRow(y), toRow(y + 1), rows);
     for (let x = left; x < right; x++) {
@@ -37,8 +38,8 @@ function prepare(ink, width, [rows, columns], ground) {
       }
     }
   }
-  const opposite = ground < 128 ? 255 : 0;
-  return Uint8Array.from(gathered, (value) => Math.round(ground + ((opposite - ground) * Math.min(value, 255)) / 255));
+  const reach = (ground < 128 ? 255 : 0) - ground;
+  return Uint8Array.from(gathered, (value) => Math.round(ground + (reach * Math.min(value, 255)) / 255));
 }
 
 /** The pixels that the stretch from `start` to `end` covers, and how much of each. */

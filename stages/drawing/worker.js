@@ -15,7 +15,10 @@ function answer(ink, width) {
 
 onmessage = ({ data }) => {
   if (data.networks) {
-    networks = JSON.parse(data.networks).map(({ model, weights }) => ({ model, predict: loadNetwork(model, decode(weights)) }));
-    for (const { model, predict } of networks) predict(new Uint8Array(model.image_size[0] * model.image_size[1])); // the next is faster
+    networks = JSON.parse(data.networks).map(({ model, weights }) => {
+      const predict = loadNetwork(model, decode(weights));
+      predict(new Uint8Array(model.image_size[0] * model.image_size[1])); // so the first drawing waits less
+      return { model, predict };
+    });
   } else postMessage(answer(data.ink, data.width));
 };
