@@ -26,10 +26,14 @@ LONGEST = 20 / 28
 """Of an image, the share that the longest side of the ink takes."""
 STROKE = 2 / 28
 """Of an image, the least width of a stroke: a finer pen's would be paler than any in the data set."""
+WINDOW = 0.4
+"""Of a picture, the share that the widest stroke is narrower than; a shadow is wider."""
 FINE = 96
 """Pixels of the ink's longest side, at least, while strokes are measured."""
 CONTRAST = 24
 """Gray levels by which ink differs from its ground at least."""
+CROSSINGS = 8
+"""Lines that cross the border of a picture, at most, if they are ink."""
 NOISE = 5
 """How many times the ground's own spread ink differs from it at least."""
 
@@ -70,7 +74,7 @@ def _what(file: str | Path | BinaryIO) -> str:
         start = file.read(32)
     if start[4:12] in HEIC:
         return (
-            "is HEIC, which is not read: save it as JPEG, for example by `heif-convert photo.heic photo.jpg`"
+            "is HEIC, which is not read: save it as JPEG, as `heif-convert photo.heic photo.jpg` does"
         )
     if start.startswith(POINTER):
         return "is a pointer of Git LFS, not the picture: `git lfs pull` fetches it"
@@ -187,19 +191,21 @@ def _strength(colours: np.ndarray) -> tuple[np.ndarray | None, float]:
     strength = off @ (towards / max(np.linalg.norm(towards), 1e-9))
     if min(strength.shape) >= 48:
         strength = _smooth(strength)
-    strength -= _surface(strength)
-    strength -= _opened(strength, max(3, round(0.4 * max(strength.shape))))
+    window = max(3, round(WINDOW * max(strength.shape)))
+    both = [each - _opened(each, window) for each in (strength, -strength)]
+    level = max(each.max() for each in both) / 2
+    inner, outer = (_area(each > level) for each in both)
+    strength = both[outer > 1.1 * inner]  # what is around ink lies within its box, never beyond
     ink = strength > _otsu(strength)
     strength -= np.median(strength[~ink])
     spread = 1.48 * np.median(np.abs(strength[~ink]))
     threshold = _otsu(strength)
     ink = strength > threshold
-    if _crossings(ink) > 8:  # the lines of ruled paper, lighter than ink
+    if _crossings(ink) > CROSSINGS:  # ruled paper, whose lines are paler than ink
         threshold = _otsu(strength[ink])
         ink = strength > threshold
-    if not ink.any() or strength[ink].mean() < max(CONTRAST, NOISE * spread):
-        return None, 0
-    return strength, threshold
+    faint = not ink.any() or strength[ink].mean() < max(CONTRAST, NOISE * spread)
+    return (None, 0) if faint or _crossings(ink) > CROSSINGS else (strength, threshold)
 
 
 def _border(values: np.ndarray) -> np.ndarray:
@@ -215,7 +221,7 @@ def _otsu(values: np.ndarray) -> float:
     above = below[-1] - below
     with np.errstate(divide="ignore", invalid="ignore"):
         between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
-    return float(edges[1 + np.nanargmax(between)]) if len(np.unique(values)) > 1 else float("inf")
+    return float(edges[1 + np.nanargmax(between)]) if np.ptp(values) else float("inf")
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
@@ -227,33 +233,16 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _surface(strength: np.ndarray) -> np.ndarray:
-    """The surface of second degree that most of the values, the ground, lie on."""
-    rows, columns = strength.shape
-    y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j].astype(np.float32)
-    terms = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=-1)
-    step = max(1, max(rows, columns) // 48)
-    points, values = terms[::step, ::step].reshape(-1, 6), strength[::step, ::step].ravel()
-    kept = values <= _otsu(values)
-    for _ in range(5):
-        factors, *_ = np.linalg.lstsq(points[kept], values[kept], rcond=None)
-        residuals = np.abs(values - points @ factors)
-        kept = residuals <= 2.5 * np.median(residuals) + 1e-3
-    return terms @ factors
-
-
 def _opened(values: np.ndarray, window: int) -> np.ndarray:
     """Values without what is higher and narrower than the window: the local ground, also in a shadow."""
-    half = window // 2
-    for extremum, neutral in ((np.minimum, np.inf), (np.maximum, -np.inf)):
-        for axis in (0, 1):
-            moved = np.moveaxis(values, axis, 0)
-            width, reach = 1, np.pad(moved, ((half, half), (0, 0)), constant_values=neutral)
-            while width < 2 * half + 1:
-                step = min(width, 2 * half + 1 - width)
-                reach = extremum(reach[:-step], reach[step:])
+    values = np.pad(values, window - 1, constant_values=np.inf)  # a window may reach over the border
+    for extremum in np.minimum, np.maximum:
+        for _ in range(2):
+            width, values = 1, values.T
+            while width < window:
+                step = min(width, window - width)
+                values = extremum(values[:-step], values[step:])
                 width += step
-            values = np.moveaxis(reach, 0, axis)
     return values
 
 
@@ -345,6 +334,14 @@ def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
     """Top, bottom, left and right of what is in a mask, the ends excluded."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+
+
+def _area(mask: np.ndarray) -> int:
+    """Of the box of what is in a mask, in pixels."""
+    if not mask.any():
+        return 0
+    top, bottom, left, right = _box(mask)
+    return (bottom - top) * (right - left)
 
 
 def _grown(values: np.ndarray, radius: int) -> np.ndarray:
