@@ -6,7 +6,7 @@ image's 28 pixels, its shape kept and its edges smooth; its centre of mass goes 
 
 import warnings
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
@@ -24,12 +24,18 @@ WORKING = 192
 """Pixels of the longest side while ink is looked for."""
 LONGEST = 20 / 28
 """Of an image, the share that the longest side of the ink takes."""
-STROKE = 2 / 28
-"""Of an image, the least width of a stroke: a finer pen's would be paler than any in the data set."""
+STROKE = 2.25 / 28
+"""Of an image, the width of the data set's strokes (median of MNIST): a finer pen's are made as wide."""
+WINDOW = 0.4
+"""Of a picture, the share that the widest stroke is narrower than; a shadow is wider."""
 FINE = 96
 """Pixels of the ink's longest side, at least, while strokes are measured."""
+SPECK = 0.02
+"""Of the largest piece's area, what a piece has at least if it is ink."""
 CONTRAST = 24
 """Gray levels by which ink differs from its ground at least."""
+CROSSINGS = 8
+"""Lines that cross the border of a picture, at most, if they are ink."""
 NOISE = 5
 """How many times the ground's own spread ink differs from it at least."""
 
@@ -69,9 +75,7 @@ def _what(file: str | Path | BinaryIO) -> str:
         file.seek(0)
         start = file.read(32)
     if start[4:12] in HEIC:
-        return (
-            "is HEIC, which is not read: save it as JPEG, for example by `heif-convert photo.heic photo.jpg`"
-        )
+        return "is HEIC, which is not read: save it as JPEG, as `heif-convert photo.heic photo.jpg` does"
     if start.startswith(POINTER):
         return "is a pointer of Git LFS, not the picture: `git lfs pull` fetches it"
     return "is empty" if not start else "is no picture"
@@ -151,55 +155,48 @@ def _find(picture: Image.Image, closer: bool = True) -> list[np.ndarray]:
     size = [max(1, round(side * scale)) for side in picture.size]
     reduced = picture.resize(size, Image.Resampling.BOX)
     strength, threshold = _strength(np.asarray(reduced, np.float32))
-    if strength is None:
-        return []
-    labels, things = _things(strength > threshold)
+    things = _things(strength > threshold)
     if closer and scale < 1 and things:
-        masks = np.isin(labels, sum(things, []))
-        top, bottom, left, right = _box(masks)
-        longest = max(bottom - top, right - left)
-        if longest < WORKING / 2:
-            around = (left - longest / 2, top - longest / 2, right + longest / 2, bottom + longest / 2)
-            left, top, right, bottom = (round(place / scale) for place in around)
+        top, bottom, left, right = _box(np.logical_or.reduce(things))
+        around = max(bottom - top, right - left) / 2
+        if around < WORKING / 4:
+            part = left - around, top - around, right + around, bottom + around
+            left, top, right, bottom = (round(place / scale) for place in part)
             part = max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height)
             return _find(picture.crop(part), closer=False)
     soft = np.clip(strength / threshold - 0.5, 0, 1)
-    inks = []
-    for thing in things:
-        mask = np.isin(labels, thing)
-        ink = soft * _grown(mask, 1)  # with its smooth edge
-        top, bottom, left, right = _box(ink > 0)
-        inks.append(ink[top:bottom, left:right])
-    return inks
+    inks = [soft * _grown(thing, 1) for thing in things]  # with its smooth edge
+    return [_cut(ink, ink > 0) for ink in inks]
 
 
-def _strength(colours: np.ndarray) -> tuple[np.ndarray | None, float]:
-    """How much each pixel differs from the ground towards the ink, in gray levels, and from where on it is ink.
+def _strength(colours: np.ndarray) -> tuple[np.ndarray, float]:
+    """How much each pixel differs from the ground towards the ink, in gray levels, and from where on it is
+    ink: from infinity on if nothing differs enough.
 
-    colours: float32 (rows, columns, 3). None if nothing differs enough to be ink.
+    colours: float32 (rows, columns, 3).
     """
     off = colours - np.median(_border(colours), axis=0)
     distance = np.abs(off).max(axis=2)
     far = distance > _otsu(distance)
-    if not far.any():
-        return None, 0
-    towards = off[far].mean(axis=0)
+    towards = off[far].mean(axis=0) if far.any() else np.ones(3)
     strength = off @ (towards / max(np.linalg.norm(towards), 1e-9))
     if min(strength.shape) >= 48:
         strength = _smooth(strength)
-    strength -= _surface(strength)
-    strength -= _opened(strength, max(3, round(0.4 * max(strength.shape))))
+    window = max(3, round(WINDOW * max(strength.shape)))
+    both = [each - _opened(each, window) for each in (strength, -strength)]
+    level = max(each.max() for each in both) / 2
+    inner, outer = (_area(each > level) for each in both)
+    strength = both[outer > 1.1 * inner]  # what is around ink lies within its box, never beyond
     ink = strength > _otsu(strength)
     strength -= np.median(strength[~ink])
     spread = 1.48 * np.median(np.abs(strength[~ink]))
     threshold = _otsu(strength)
     ink = strength > threshold
-    if _crossings(ink) > 8:  # the lines of ruled paper, lighter than ink
+    if _crossings(ink) > CROSSINGS:  # ruled paper, whose lines are paler than ink
         threshold = _otsu(strength[ink])
         ink = strength > threshold
-    if not ink.any() or strength[ink].mean() < max(CONTRAST, NOISE * spread):
-        return None, 0
-    return strength, threshold
+    faint = not ink.any() or strength[ink].mean() < max(CONTRAST, NOISE * spread)
+    return strength, np.inf if faint or _crossings(ink) > CROSSINGS else threshold
 
 
 def _border(values: np.ndarray) -> np.ndarray:
@@ -215,7 +212,7 @@ def _otsu(values: np.ndarray) -> float:
     above = below[-1] - below
     with np.errstate(divide="ignore", invalid="ignore"):
         between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
-    return float(edges[1 + np.nanargmax(between)]) if len(np.unique(values)) > 1 else float("inf")
+    return float(edges[1 + np.nanargmax(between)]) if np.ptp(values) else float("inf")
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
@@ -227,33 +224,16 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _surface(strength: np.ndarray) -> np.ndarray:
-    """The surface of second degree that most of the values, the ground, lie on."""
-    rows, columns = strength.shape
-    y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j].astype(np.float32)
-    terms = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=-1)
-    step = max(1, max(rows, columns) // 48)
-    points, values = terms[::step, ::step].reshape(-1, 6), strength[::step, ::step].ravel()
-    kept = values <= _otsu(values)
-    for _ in range(5):
-        factors, *_ = np.linalg.lstsq(points[kept], values[kept], rcond=None)
-        residuals = np.abs(values - points @ factors)
-        kept = residuals <= 2.5 * np.median(residuals) + 1e-3
-    return terms @ factors
-
-
 def _opened(values: np.ndarray, window: int) -> np.ndarray:
     """Values without what is higher and narrower than the window: the local ground, also in a shadow."""
-    half = window // 2
-    for extremum, neutral in ((np.minimum, np.inf), (np.maximum, -np.inf)):
-        for axis in (0, 1):
-            moved = np.moveaxis(values, axis, 0)
-            width, reach = 1, np.pad(moved, ((half, half), (0, 0)), constant_values=neutral)
-            while width < 2 * half + 1:
-                step = min(width, 2 * half + 1 - width)
-                reach = extremum(reach[:-step], reach[step:])
+    values = np.pad(values, window - 1, constant_values=np.inf)  # a window may reach over the border
+    for extremum in np.minimum, np.maximum:
+        for _ in range(2):
+            width, values = 1, values.T
+            while width < window:
+                step = min(width, window - width)
+                values = extremum(values[:-step], values[step:])
                 width += step
-            values = np.moveaxis(reach, 0, axis)
     return values
 
 
@@ -263,51 +243,76 @@ def _crossings(ink: np.ndarray) -> int:
     return sum(int(np.count_nonzero(np.diff(side.astype(np.int8)) == 1)) for side in sides)
 
 
-def _things(ink: np.ndarray) -> tuple[np.ndarray, list[list[int]]]:
-    """The connected pieces of a mask, as labels from 1 on (rows, columns), and which of them make a thing each.
+class _Piece(NamedTuple):
+    """Ink of one piece, or what belongs together: a mask (rows, columns), and its box, ends excluded."""
 
-    Pieces beside each other are things of their own, small pieces belong to the thing that they are near;
-    specks, and what lies along the border, are no ink.
+    mask: np.ndarray
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> "_Piece":
+        return cls(mask, *_box(mask))
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        return self.bottom - self.top, self.right - self.left
+
+    @property
+    def size(self) -> float:
+        return max(self.sides[0], self.sides[1] / 2)
+
+    def gap(self, other: "_Piece") -> int:
+        """Empty columns between the two; below 0, how many both have."""
+        return max(self.left, other.left) - min(self.right, other.right)
+
+    def with_(self, other: "_Piece") -> "_Piece":
+        return _Piece.of(self.mask | other.mask)
+
+
+def _things(ink: np.ndarray) -> list[np.ndarray]:
+    """The things in a mask of ink, a mask each, left to right.
+
+    Large pieces beside each other are things of their own, a small piece belongs to the thing that is near.
+    Specks, dots and what lies along the border are no ink.
     """
     labels = _labelled(ink)
     areas = np.bincount(labels.ravel())[1:]
-    boxes = {}
-    for label in np.flatnonzero(areas >= max(3, 0.02 * areas.max(initial=0))) + 1:
-        mask = labels == label
-        sides = mask[0], mask[-1], mask[:, 0], mask[:, -1]
-        if max(side.mean() for side in sides) < 0.5:
-            boxes[int(label)] = _box(mask)
-    heights = {
-        label: max(bottom - top, (right - left) / 2) for label, (top, bottom, left, right) in boxes.items()
-    }
-    tallest = max(heights.values(), default=0)
-    longest = max((max(b - t, r - l) for t, b, l, r in boxes.values()), default=0)
-    if longest < max(4, 0.04 * max(ink.shape)):
-        return labels, []
-    things: list[list[int]] = []
-    spans: list[tuple[int, int]] = []
-    whole = [label for label in boxes if heights[label] >= 0.6 * tallest]
-    for label in sorted(whole, key=lambda label: boxes[label][2]):
-        left, right = boxes[label][2:]
-        if spans:
-            overlap = min(right, spans[-1][1]) - max(left, spans[-1][0])
-            if overlap > 0.4 * min(right - left, spans[-1][1] - spans[-1][0]):
-                things[-1].append(label)
-                spans[-1] = min(left, spans[-1][0]), max(right, spans[-1][1])
-                continue
-        things.append([label])
-        spans.append((left, right))
-    for label in boxes.keys() - set(whole):
-        top, bottom, left, right = boxes[label]
-        gaps = [max(left - span[1], span[0] - right) for span in spans]
-        nearest = int(np.argmin(gaps))
-        if gaps[nearest] <= 0.2 * tallest:
-            things[nearest].append(label)
-        elif heights[label] >= 0.4 * tallest:
-            things.append([label])
-            spans.append((left, right))
-    order = np.argsort([left for left, _ in spans], kind="stable")
-    return labels, [things[place] for place in order]
+    kept = np.flatnonzero(areas >= max(3, SPECK * areas.max(initial=0))) + 1
+    pieces = [_Piece.of(mask) for mask in (labels == label for label in kept) if not _along_border(mask)]
+    pieces.sort(key=lambda piece: piece.left)
+    largest = max((piece.size for piece in pieces), default=0)
+    things: list[_Piece] = []
+    for piece in pieces:
+        if piece.size >= 0.6 * largest:
+            if things and things[-1].gap(piece) < -0.4 * min(things[-1].sides[1], piece.sides[1]):
+                things[-1] = things[-1].with_(piece)
+            else:
+                things.append(piece)
+    for piece in pieces:
+        if piece.size < 0.6 * largest:
+            gaps = [thing.gap(piece) for thing in things]
+            nearest = int(np.argmin(gaps))
+            if gaps[nearest] <= 0.2 * largest:
+                things[nearest] = things[nearest].with_(piece)
+            elif piece.size >= 0.4 * largest:
+                things.append(piece)
+    things.sort(key=lambda thing: thing.left)
+    return [thing.mask for thing in things if not _too_small(thing)]
+
+
+def _along_border(mask: np.ndarray) -> bool:
+    """Whether a piece takes most of a side of the picture: the edge of the paper, or a frame."""
+    return max(side.mean() for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1])) > 0.5
+
+
+def _too_small(thing: _Piece) -> bool:
+    """Whether a thing is a speck or a dot of a pen."""
+    share = max(thing.sides) / max(thing.mask.shape)
+    dot = min(thing.sides) > 0.6 * max(thing.sides) and thing.mask.sum() > 0.7 * np.prod(thing.sides)
+    return max(thing.sides) < 4 or share < 0.04 or (dot and share < 0.12)
 
 
 def _labelled(mask: np.ndarray) -> np.ndarray:
@@ -345,6 +350,17 @@ def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
     """Top, bottom, left and right of what is in a mask, the ends excluded."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+
+
+def _cut(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The values in the box of what is in a mask."""
+    top, bottom, left, right = _box(mask)
+    return values[top:bottom, left:right]
+
+
+def _area(mask: np.ndarray) -> int:
+    """Of the box of what is in a mask, in pixels."""
+    return _cut(mask, mask).size if mask.any() else 0
 
 
 def _grown(values: np.ndarray, radius: int) -> np.ndarray:

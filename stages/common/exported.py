@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 
 from stages.common import results
+from stages.common.frameworks import FRAMEWORKS
 from stages.console.errors import UserError, one_line
 
 FOLDER = results.OUTPUTS / "onnx"
@@ -63,6 +64,18 @@ def metadata(described: results.Description, sure_above: float | None) -> dict[s
         "provenance": provenance,
     }
     return {key: json.dumps(value, ensure_ascii=False) for key, value in content.items()}
+
+
+def names() -> list[str]:
+    """The exported models as framework/name. Raises UserError if there are none."""
+    found = [
+        path.relative_to(FOLDER).with_suffix("").as_posix()
+        for framework in FRAMEWORKS
+        for path in sorted((FOLDER / framework).glob("*.onnx"))
+    ]
+    if not found:
+        raise UserError(f"{FOLDER} holds no models: `{REMEDY}` makes it")
+    return found
 
 
 def load(path: Path) -> Exported:
