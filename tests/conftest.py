@@ -523,14 +523,14 @@ def reading_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = tmp_path_factory.mktemp("digits")
     generator = np.random.default_rng(3)
     arrays = {}
-    for part, count in (("train", 2000), ("test", 100)):
+    for part, count in (("train", 1000), ("test", 100)):
         arrays[f"{part}_images"], arrays[f"{part}_labels"] = drawn_digits(count, generator)
     write_data(project, arrays)
     shutil.copy2(ROOT / "architectures.yaml", project)
     chosen = {"scratch": ["mlp_sigmoid", "mlp_relu"], "sklearn": ["knn_3"]}
     write_params(project, tiny_params(project, chosen))
     for model in chosen["scratch"]:
-        edit_params(project, f"scratch.{model}.epochs", 5)
+        edit_params(project, f"scratch.{model}.epochs", 6)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
         params.content.cache_clear()

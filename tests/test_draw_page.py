@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,6 +50,7 @@ SHAPES = {
 
 def leave_network(name, layers, classes, size, generator, ground=0, **recipe):
     """A scratch network with random weights, and what it predicts: uint8 images to probabilities."""
+    write_data(Path(), tiny_arrays(100, 2 * len(classes), len(classes), size), classes)
     leave_trained("scratch", name, 1, classes, size)
     folder = results.folder("scratch", name)
     fitted = architecture.fit(architecture.parse(layers), size, len(classes))
@@ -109,7 +111,7 @@ def test_the_networks_in_the_page_answer_as_those_of_numpy(
         [networks, base64.b64encode(images.tobytes()).decode(), size[0] * size[1]],
     )
     expected = predict(images)
-    assert expected.std(axis=0).min() > 0.01, "answers that do not depend on the image show nothing"
+    assert expected.std(axis=0).min() > 1e-3, "answers that do not depend on the image show nothing"
     np.testing.assert_allclose(answers, expected, atol=1e-5)
 
 
@@ -270,14 +272,13 @@ def test_who_disagrees_and_who_is_unsure_is_named(workspace, run_stage, open_pag
     sure = [" ".join(text.split()) for text in page.locator("#answers td:nth-child(3)").all_inner_texts()]
     assert sure == ["91 %", "91 % ? unsure", "91 %"]
     heights = page.evaluate(
-        "[...document.querySelectorAll('tr:last-child .bars i')].map(bar => bar.style.height)"
+        "[...document.querySelectorAll('tbody tr:last-child .bars i')].map(bar => bar.style.height)"
     )
     assert [round(float(height[:-1])) for height in heights] == [91, 5, 5]
 
 
 @pytest.mark.parametrize(("size", "ground"), [((28, 28), 0), ((28, 28), 255), ((12, 40), 100)])
 def test_the_image_is_as_mnist_made_its_own(workspace, run_stage, open_page, size, ground):
-    write_data(workspace, tiny_arrays(40, 20, 3, size))
     generator = np.random.default_rng(1)
     leave_network("net", [{"dense": "classes"}], list("012"), size, generator, ground, pixel_range=[0, 1])
     run_stage("draw_page")
@@ -326,7 +327,6 @@ def test_the_page_fits_the_screen_whatever_the_classes_are_called(
     workspace, run_stage, open_page, size, scheme
 ):
     names = [f"</script>{letter} & Ankle boot" for letter in "abcdefghijklmnopqrstuvwxyz"]
-    write_data(workspace, tiny_arrays(260, 26, 26, (20, 32)), names)
     generator = np.random.default_rng(1)
     leave_network(
         "a_name_of_some_length", [{"dense": "classes"}], names, (20, 32), generator, pixel_range=[0, 1]
