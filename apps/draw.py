@@ -78,6 +78,7 @@ def listen(port: int) -> socket.socket:
         listening.bind((HOST, port))
         listening.listen()
     except (OSError, OverflowError) as error:
+        listening.close()
         reason = getattr(error, "strerror", None) or "allowed: 0 to 65535"
         raise UserError(f"port {port}: {reason}; choose another by --port") from None
     return listening

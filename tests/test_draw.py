@@ -18,7 +18,7 @@ import psutil
 import pytest
 from conftest import ROOT, STROKES, browser_needed
 from PIL import Image, ImageDraw
-from test_draw_page import Hand, settled
+from test_draw_page import Hand, leave_summary, settled
 
 from apps import draw
 from stages.common import params
@@ -316,5 +316,6 @@ def test_a_port_that_cannot_be_had_is_one_line(port, complaint):
 
 
 def test_a_project_without_exported_models_is_told_the_stage(trained):
+    leave_summary({"scratch/mlp_relu": (0.9, None)})
     with pytest.raises(draw.UserError, match=r"outputs/onnx holds no model: `dvc repro export` makes them"):
         draw.load_models()
