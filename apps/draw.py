@@ -131,7 +131,7 @@ def application(models: list[exported.Exported]) -> Starlette:
             return []
         batch = np.stack(images)
         found = pool.map(lambda model: model.predict_proba(batch), models)
-        of_images = np.stack(list(found), axis=1).astype(float).round(4)  # (images, models, classes)
+        of_images = np.stack(list(found), axis=1).astype(float)  # (images, models, classes)
         return [
             {"image": image.ravel().tolist(), "probabilities": probabilities.tolist()}
             for image, probabilities in zip(images, of_images, strict=True)

@@ -38,7 +38,7 @@ function inWords({ label, votes, others }) {
 }
 
 function percent(probability) {
-  if (probability > 0.995 && probability < 1) return "> 99 %";
+  if (probability > 0.995) return "> 99 %";
   return `${Math.round(100 * probability)} %`;
 }
 

@@ -31,19 +31,22 @@ class Tree:
 @probabilities.register(RandomForestClassifier)
 @probabilities.register(ExtraTreesClassifier)
 def _(classifier: RandomForestClassifier | ExtraTreesClassifier, graph: Graph, rows: str) -> str:
-    """The trees look up which shares of the classes a leaf has; most leaves have one class alone."""
-    shares = [each.tree_.value[each.tree_.children_left < 0, 0] for each in classifier.estimators_]
-    known, places = np.unique(np.concatenate(shares), axis=0, return_inverse=True)
-    ends = np.cumsum([len(of_tree) for of_tree in shares])
-    places = np.split(places.astype(np.float32), ends[:-1])
+    """The trees find the place of a leaf's shares of the classes in a table, which most leaves of one class
+    alone have in common. float32 holds places up to 2²⁴."""
+    classes = len(classifier.classes_)
+    of_trees = [each.tree_.value[each.tree_.children_left < 0, 0] for each in classifier.estimators_]
+    shares, ends = np.concatenate(of_trees), np.cumsum([len(of_tree) for of_tree in of_trees])
+    mixed = shares.max(axis=1) < 1
+    places = np.where(mixed, classes - 1 + np.cumsum(mixed), shares.argmax(axis=1))
+    table = np.concatenate([np.eye(classes), shares[mixed]]).astype(np.float32)
     trees = [
         from_sklearn(each.tree_, values, number)
-        for number, (each, values) in enumerate(zip(classifier.estimators_, places, strict=True))
+        for number, (each, values) in enumerate(
+            zip(classifier.estimators_, np.split(places, ends[:-1]), strict=True)
+        )
     ]
     leaves = graph.add("Cast", ensemble(graph, rows, trees, len(trees)), to=TensorProto.INT32)
-    return graph.add(
-        "ReduceMean", graph.add("Gather", known.astype(np.float32), leaves), whole(1), keepdims=0
-    )
+    return graph.add("ReduceMean", graph.add("Gather", table, leaves), whole(1), keepdims=0)
 
 
 def from_sklearn(tree: object, values: np.ndarray, target: int) -> Tree:
