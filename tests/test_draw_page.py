@@ -48,6 +48,15 @@ SHAPES = {
 """Architectures that have every layer, and every option of it, between them."""
 
 
+def test_every_kind_of_layer_is_compared():
+    tried = {
+        layer if isinstance(layer, str) else next(iter(layer))
+        for layers in SHAPES.values()
+        for layer in layers
+    }
+    assert tried == {"conv", *architecture.SCALAR_OF, *architecture.ALONE}
+
+
 def leave_network(name, layers, classes, size, generator, ground=0, **recipe):
     """A scratch network with random weights, and what it predicts: uint8 images to probabilities."""
     write_data(Path(), tiny_arrays(100, 2 * len(classes), len(classes), size), classes)
