@@ -22,7 +22,6 @@ import numpy as np
 import uvicorn
 from PIL import Image
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -30,7 +29,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from apps.preparation import open_picture, prepare
+from apps.preparation import as_is, has_form, open_picture, prepare
 from stages.common import exported
 from stages.console import command
 from stages.console.errors import UserError
@@ -122,15 +121,16 @@ def application(models: list[exported.Exported]) -> Starlette:
         {model.name: model.sure_above for model in models}, first.classes, first.image_size, None
     )
     width, height = pad_size(first.image_size)
-    pool = ThreadPoolExecutor(os.cpu_count())
-    decoding = asyncio.Semaphore(1)  # a picture of many pixels takes much memory, two take twice as much
+    # Few threads: each keeps memory, and a picture of many pixels takes much while it is decoded.
+    questions, asked = ThreadPoolExecutor(os.cpu_count()), ThreadPoolExecutor(os.cpu_count())
 
     def answers(picture: Image.Image) -> list[dict[str, list]]:
-        images = prepare(picture, first.image_size, first.ground)[:MOST]
-        if not images:
+        if has_form(picture, first.image_size, first.ground):
+            images = [as_is(picture, first.image_size, first.ground)]
+        elif not (images := prepare(picture, first.image_size, first.ground)[:MOST]):
             return []
         batch = np.stack(images)
-        found = pool.map(lambda model: model.predict_proba(batch), models)
+        found = asked.map(lambda model: model.predict_proba(batch), models)
         of_images = np.stack(list(found), axis=1).astype(float)  # (images, models, classes)
         return [
             {"image": image.ravel().tolist(), "probabilities": probabilities.tolist()}
@@ -148,14 +148,15 @@ def application(models: list[exported.Exported]) -> Starlette:
 
     async def picture(request: Request) -> Response:
         content = await body(request, LARGEST_FILE)
-        async with decoding:
-            return await answer(lambda: open_picture(BytesIO(content), "the file"))
+        return await answer(lambda: open_picture(BytesIO(content), "the file"))
 
     async def answer(read: Callable[[], Image.Image]) -> Response:
         try:
-            return JSONResponse(await run_in_threadpool(lambda: answers(read())), headers=HEADERS)
+            loop = asyncio.get_running_loop()
+            found = await loop.run_in_executor(questions, lambda: answers(read()))
         except UserError as error:
             raise HTTPException(400, str(error)) from None
+        return JSONResponse(found, headers=HEADERS)
 
     return Starlette(
         routes=[
