@@ -100,6 +100,7 @@ def server(app: Starlette) -> uvicorn.Server:
             http="h11",
             ws="none",
             lifespan="off",
+            log_config=None,
             log_level="error",
             access_log=False,
             server_header=False,

@@ -72,8 +72,7 @@ def described(layers, size, classes, ground, recipe) -> results.Description:
 
 
 @pytest.mark.parametrize(
-    ("size", "classes", "ground", "shift"),
-    [((28, 28), 10, 0, 0), ((25, 31), 3, 255, 2), ((64, 22), 2, 90, 1)],
+    ("size", "classes", "ground", "shift"), [((28, 28), 10, 0, 0), ((25, 31), 3, 255, 2), ((64, 22), 2, 90, 1)]
 )
 @pytest.mark.parametrize("name", [*LAYERS, *load_architectures()])
 def test_a_network_of_any_layers_predicts_what_numpy_predicts(name, size, classes, ground, shift):
@@ -90,9 +89,7 @@ def test_a_network_of_any_layers_predicts_what_numpy_predicts(name, size, classe
     }
     images = generator.integers(0, 256, (7, *size), np.uint8)
     loaded = scratch.load(network, weights)
-    expected = training.predictor(lambda pixels: scratch.predict_proba(loaded, pixels), about.recipe, ground)(
-        images
-    )
+    expected = training.predictor(lambda pixels: scratch.predict_proba(loaded, pixels), about.recipe, ground)(images)
     graph = Graph()
     output = networks.build(graph, exported.IMAGES, saved.Network(about, network, weights))
     content = graph.model(output, size, classes, exported.metadata(about, 0.75))
@@ -187,15 +184,10 @@ def exported_files() -> dict[str, bytes]:
     return {name: exported.path_of(name).read_bytes() for name in exported.names()}
 
 
-def test_what_is_trained_and_can_be_built_is_exported_and_the_rest_is_named(
-    trained_for_real, run_stage, capsys
-):
+def test_what_is_trained_and_can_be_built_is_exported_and_the_rest_is_named(trained_for_real, run_stage, capsys):
     run_stage("export")
     printed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in printed if line.endswith("MB")][:-1] == [
-        "scratch/mlp_relu",
-        "sklearn/knn_3",
-    ]
+    assert [line.split()[0] for line in printed if line.endswith("MB")][:-1] == ["scratch/mlp_relu", "sklearn/knn_3"]
     assert printed[-1] == "not exported: sklearn/bayes: GaussianNB has no builder"
     assert exported.names() == ["scratch/mlp_relu", "sklearn/knn_3"]
     images = np.load("data/test_images.npy")
@@ -224,9 +216,7 @@ def test_a_file_that_predicts_something_else_is_not_written(trained_for_real, ru
     altered = np.load(path)
     altered[7] = np.roll(altered[7], 1)
     np.save(path, altered)
-    with pytest.raises(
-        UserError, match=r"^scratch/mlp_relu: the exported file gives test image 7 probabilities"
-    ):
+    with pytest.raises(UserError, match=r"^scratch/mlp_relu: the exported file gives test image 7 probabilities"):
         run_stage("export")
     assert exported_files() == before
 
@@ -234,9 +224,7 @@ def test_a_file_that_predicts_something_else_is_not_written(trained_for_real, ru
 def test_a_tie_that_the_file_decides_otherwise_is_listed(trained_for_real, run_stage, capsys):
     path = results.predictions("scratch", "mlp_relu")
     stored = np.load(path)
-    found = exported.ask(export.to_onnx("scratch/mlp_relu", None), "").predict_proba(
-        np.load("data/test_images.npy")
-    )
+    found = exported.ask(export.to_onnx("scratch/mlp_relu", None), "").predict_proba(np.load("data/test_images.npy"))
     margins = np.sort(found, axis=1)[:, -1] - np.sort(found, axis=1)[:, -2]
     near = int(margins.argmin())
     first, second = np.argsort(-found[near])[:2]
@@ -257,17 +245,13 @@ def test_a_damaged_file_is_named_with_its_remedy(tmp_path, content):
     with pytest.raises(UserError, match=r"a\.onnx is missing: `dvc repro export` makes it$"):
         exported.load(path)
     path.write_bytes(content)
-    with pytest.raises(
-        UserError, match=r"^[^\n]*a\.onnx is no exported model: [^\n]*`dvc repro export` makes it anew$"
-    ):
+    with pytest.raises(UserError, match=r"^[^\n]*a\.onnx is no exported model: [^\n]*`dvc repro export` makes it anew$"):
         exported.load(path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("framework", "model"), [(f, m) for f in frameworks() for m in models(f)])
-def test_every_model_of_params_yaml_is_exported_and_predicts_all_test_images(
-    run_stage, workspace, framework, model
-):
+def test_every_model_of_params_yaml_is_exported_and_predicts_all_test_images(run_stage, workspace, framework, model):
     run_stage(f"train_{framework}", model)
     found = exported.ask(export.to_onnx(f"{framework}/{model}", None), model)
     stored = np.load(results.predictions(framework, model))
