@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 
-from stages.console.errors import UserError, one_line
+from stages.console.errors import DAMAGE, UserError, one_line
 
 PIXELS = 60_000_000
 """The most pixels of a picture that is opened."""
@@ -43,11 +43,11 @@ NOISE = 5
 def open_picture(file: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
     """The picture in a file, decoded, upright as its camera says.
 
-    name: what a complaint calls it, the file's name unless given. Raises UserError if it is no picture, is
+    name: what a complaint calls it, the file's path unless given. Raises UserError if it is no picture, is
     damaged, has more than PIXELS pixels, which is known before it is decoded, or pixels of 32 bits; OSError,
     if there is no such file.
     """
-    name = name or str(getattr(file, "name", file))
+    name = name or str(file)
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as picture:
             if picture.width * picture.height > PIXELS:
@@ -60,7 +60,7 @@ def open_picture(file: str | Path | BinaryIO, name: str | None = None) -> Image.
         raise UserError(f"{name} {_what(file)}") from None
     except Image.DecompressionBombError:
         raise UserError(f"{name} has too many pixels; allowed: {PIXELS:,}") from None
-    except (OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError) as error:
+    except (*DAMAGE, SyntaxError, RuntimeError, MemoryError) as error:  # what Pillow's parsers raise
         if isinstance(error, OSError) and error.filename:
             raise
         raise UserError(f"{name} is a damaged picture: {one_line(error)}") from None
