@@ -175,18 +175,14 @@ def _strength(colours: np.ndarray) -> tuple[np.ndarray, float]:
 
     colours: float32 (rows, columns, 3).
     """
-    off = colours - np.median(_border(colours), axis=0)
-    distance = np.abs(off).max(axis=2)
-    far = distance > _otsu(distance)
-    towards = off[far].mean(axis=0) if far.any() else np.ones(3)
-    strength = off @ (towards / max(np.linalg.norm(towards), 1e-9))
+    window = max(3, round(WINDOW * max(colours.shape)))
+    off = colours - _local_mean(colours, window)
+    # ink is the smaller part of what is around it, so that its differences are the larger ones
+    towards = np.einsum("yxc,yx->c", off, np.square(off).sum(axis=2))
+    strength = colours @ (towards / max(np.linalg.norm(towards), 1e-9))
     if min(strength.shape) >= 48:
         strength = _smooth(strength)
-    window = max(3, round(WINDOW * max(strength.shape)))
-    both = [each - _opened(each, window) for each in (strength, -strength)]
-    level = max(each.max() for each in both) / 2
-    inner, outer = (_area(each > level) for each in both)
-    strength = both[outer > 1.1 * inner]  # what is around ink lies within its box, never beyond
+    strength -= _opened(strength, window)
     ink = strength > _otsu(strength)
     strength -= np.median(strength[~ink])
     spread = 1.48 * np.median(np.abs(strength[~ink]))
@@ -222,6 +218,19 @@ def _smooth(values: np.ndarray) -> np.ndarray:
         before, after = (padded[:-2], padded[2:]) if axis == 0 else (padded[:, :-2], padded[:, 2:])
         values = values / 2 + (before + after) / 4
     return values
+
+
+def _local_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """The mean of what lies in a square window around each of the values (rows, columns, …)."""
+    sums, half = values.astype(float), window // 2
+    for axis in 0, 1:
+        length = sums.shape[axis]
+        starts, ends = (np.arange(length) + by for by in (-half, half + 1))
+        starts, ends = starts.clip(0), ends.clip(max=length)
+        total = np.insert(sums.cumsum(axis=axis), 0, 0, axis=axis)
+        counts = (ends - starts).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        sums = (total.take(ends, axis=axis) - total.take(starts, axis=axis)) / counts
+    return sums
 
 
 def _opened(values: np.ndarray, window: int) -> np.ndarray:
@@ -356,11 +365,6 @@ def _cut(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The values in the box of what is in a mask."""
     top, bottom, left, right = _box(mask)
     return values[top:bottom, left:right]
-
-
-def _area(mask: np.ndarray) -> int:
-    """Of the box of what is in a mask, in pixels."""
-    return _cut(mask, mask).size if mask.any() else 0
 
 
 def _grown(values: np.ndarray, radius: int) -> np.ndarray:
