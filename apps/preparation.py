@@ -51,7 +51,7 @@ def open_picture(file: str | Path | BinaryIO, name: str | None = None) -> Image.
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as picture:
             if picture.width * picture.height > PIXELS:
-                raise UserError(f"{name} has {picture.width}×{picture.height} pixels; allowed: {PIXELS:,}")
+                raise Image.DecompressionBombError
             if picture.mode in ("I", "F"):
                 raise UserError(f"{name} has pixels of 32 bits; allowed: 8 or 16 bits a pixel and colour")
             picture.draft("RGB", (WORKING * 8, WORKING * 8))  # a JPEG of many pixels is decoded to fewer
@@ -106,9 +106,9 @@ def has_form(picture: Image.Image, image_size: tuple[int, int], ground: int) -> 
     sides, distances = [], []
     for axis, length in enumerate(ink.shape):
         places, sums = np.flatnonzero((ink > 64).any(axis=1 - axis)), ink.sum(axis=1 - axis)
-        sides.append((np.ptp(places) + 1) / length)
+        sides.append(np.ptp(places) + 1)
         distances.append(abs(np.average(np.arange(length), weights=sums) - (length - 1) / 2) / length)
-    return max(sides) > 0.85 * LONGEST and max(distances) < 1 / 14
+    return max(sides) > 0.85 * LONGEST * min(image_size) and max(distances) < 1 / 14
 
 
 def as_is(picture: Image.Image, image_size: tuple[int, int], ground: int) -> np.ndarray:
@@ -176,7 +176,7 @@ def _strength(colours: np.ndarray) -> tuple[np.ndarray, float]:
     colours: float32 (rows, columns, 3).
     """
     window = max(3, round(WINDOW * max(colours.shape)))
-    off = colours - _local_mean(colours, window)
+    off = colours - _local_mean(colours, 2 * window)
     # ink is the smaller part of what is around it, so that its differences are the larger ones
     towards = np.einsum("yxc,yx->c", off, np.square(off).sum(axis=2))
     strength = colours @ (towards / max(np.linalg.norm(towards), 1e-9))

@@ -130,8 +130,11 @@ def edged(ink: np.ndarray) -> Image.Image:
     return picture(colours, 3)
 
 
-def alike(a: np.ndarray, b: np.ndarray) -> float:
-    return np.corrcoef(a.ravel(), b.ravel())[0, 1]
+def alike(image: np.ndarray, other: np.ndarray) -> float:
+    """The correlation of two images, the better of all places a pixel around: centres are rounded."""
+    moves = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    moved = [np.roll(other, move, axis=(0, 1)) for move in moves]
+    return max(np.corrcoef(image.ravel(), each.ravel())[0, 1] for each in moved)
 
 
 @pytest.mark.parametrize("digit", STROKES)
@@ -192,7 +195,7 @@ def test_things_that_stand_apart_are_read_from_left_to_right():
 
 def test_a_digit_in_pieces_stays_one():
     ink = drawing(5)
-    ink[:, 82:86] = 0  # its bar comes off
+    ink[42:46] = 0  # its bar comes off
     assert len(preparation.prepare(picture(on(ink), 3), *FORM)) == 1
 
 
