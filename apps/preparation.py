@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 
-from stages.console.errors import UserError, one_line
+from stages.console.errors import DAMAGE, UserError, one_line
 
 PIXELS = 60_000_000
 """The most pixels of a picture that is opened."""
@@ -43,15 +43,15 @@ NOISE = 5
 def open_picture(file: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
     """The picture in a file, decoded, upright as its camera says.
 
-    name: what a complaint calls it, the file's name unless given. Raises UserError if it is no picture, is
+    name: what a complaint calls it, the file's path unless given. Raises UserError if it is no picture, is
     damaged, has more than PIXELS pixels, which is known before it is decoded, or pixels of 32 bits; OSError,
     if there is no such file.
     """
-    name = name or str(getattr(file, "name", file))
+    name = name or str(file)
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as picture:
             if picture.width * picture.height > PIXELS:
-                raise UserError(f"{name} has {picture.width}×{picture.height} pixels; allowed: {PIXELS:,}")
+                raise Image.DecompressionBombError
             if picture.mode in ("I", "F"):
                 raise UserError(f"{name} has pixels of 32 bits; allowed: 8 or 16 bits a pixel and colour")
             picture.draft("RGB", (WORKING * 8, WORKING * 8))  # a JPEG of many pixels is decoded to fewer
@@ -60,7 +60,7 @@ def open_picture(file: str | Path | BinaryIO, name: str | None = None) -> Image.
         raise UserError(f"{name} {_what(file)}") from None
     except Image.DecompressionBombError:
         raise UserError(f"{name} has too many pixels; allowed: {PIXELS:,}") from None
-    except (OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError) as error:
+    except (*DAMAGE, SyntaxError, RuntimeError, MemoryError) as error:  # what Pillow's parsers raise
         if isinstance(error, OSError) and error.filename:
             raise
         raise UserError(f"{name} is a damaged picture: {one_line(error)}") from None
@@ -106,9 +106,9 @@ def has_form(picture: Image.Image, image_size: tuple[int, int], ground: int) -> 
     sides, distances = [], []
     for axis, length in enumerate(ink.shape):
         places, sums = np.flatnonzero((ink > 64).any(axis=1 - axis)), ink.sum(axis=1 - axis)
-        sides.append((np.ptp(places) + 1) / length)
+        sides.append(np.ptp(places) + 1)
         distances.append(abs(np.average(np.arange(length), weights=sums) - (length - 1) / 2) / length)
-    return max(sides) > 0.85 * LONGEST and max(distances) < 1 / 14
+    return max(sides) > 0.85 * LONGEST * min(image_size) and max(distances) < 1 / 14
 
 
 def as_is(picture: Image.Image, image_size: tuple[int, int], ground: int) -> np.ndarray:
@@ -175,18 +175,14 @@ def _strength(colours: np.ndarray) -> tuple[np.ndarray, float]:
 
     colours: float32 (rows, columns, 3).
     """
-    off = colours - np.median(_border(colours), axis=0)
-    distance = np.abs(off).max(axis=2)
-    far = distance > _otsu(distance)
-    towards = off[far].mean(axis=0) if far.any() else np.ones(3)
-    strength = off @ (towards / max(np.linalg.norm(towards), 1e-9))
+    window = max(3, round(WINDOW * max(colours.shape)))
+    off = colours - _local_mean(colours, 2 * window)
+    # ink is the smaller part of what is around it, so that its differences are the larger ones
+    towards = np.einsum("yxc,yx->c", off, np.square(off).sum(axis=2))
+    strength = colours @ (towards / max(np.linalg.norm(towards), 1e-9))
     if min(strength.shape) >= 48:
         strength = _smooth(strength)
-    window = max(3, round(WINDOW * max(strength.shape)))
-    both = [each - _opened(each, window) for each in (strength, -strength)]
-    level = max(each.max() for each in both) / 2
-    inner, outer = (_area(each > level) for each in both)
-    strength = both[outer > 1.1 * inner]  # what is around ink lies within its box, never beyond
+    strength -= _opened(strength, window)
     ink = strength > _otsu(strength)
     strength -= np.median(strength[~ink])
     spread = 1.48 * np.median(np.abs(strength[~ink]))
@@ -222,6 +218,19 @@ def _smooth(values: np.ndarray) -> np.ndarray:
         before, after = (padded[:-2], padded[2:]) if axis == 0 else (padded[:, :-2], padded[:, 2:])
         values = values / 2 + (before + after) / 4
     return values
+
+
+def _local_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """The mean of what lies in a square window around each of the values (rows, columns, …)."""
+    sums, half = values.astype(float), window // 2
+    for axis in 0, 1:
+        length = sums.shape[axis]
+        starts, ends = (np.arange(length) + by for by in (-half, half + 1))
+        starts, ends = starts.clip(0), ends.clip(max=length)
+        total = np.insert(sums.cumsum(axis=axis), 0, 0, axis=axis)
+        counts = (ends - starts).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        sums = (total.take(ends, axis=axis) - total.take(starts, axis=axis)) / counts
+    return sums
 
 
 def _opened(values: np.ndarray, window: int) -> np.ndarray:
@@ -356,11 +365,6 @@ def _cut(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The values in the box of what is in a mask."""
     top, bottom, left, right = _box(mask)
     return values[top:bottom, left:right]
-
-
-def _area(mask: np.ndarray) -> int:
-    """Of the box of what is in a mask, in pixels."""
-    return _cut(mask, mask).size if mask.any() else 0
 
 
 def _grown(values: np.ndarray, radius: int) -> np.ndarray:
