@@ -155,7 +155,7 @@ def test_bins_hold_every_image_once_and_their_upper_bound():
 
 
 def held_out(wrong: list[int], images: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and probabilities of images, the surest first, the least sure 0.3; those at these places wrong."""
+    """Labels and probabilities of images, the surest first, the last at 0.3; those at these places wrong."""
     labels = np.arange(images) % 10
     predicted = labels.copy()
     predicted[wrong] = (predicted[wrong] + 1) % 10
