@@ -41,6 +41,10 @@ SIDE, BAR, LINE = 140, 200, 14
 """Pixels of an image, of a probability of 1 and of a line in what --show draws."""
 
 
+Answer = dict[str, Any]
+"""Of a model about a thing, see `answer`."""
+
+
 @dataclass
 class Asked:
     """A picture. name: as it was given. source: its file, a test image's number, or an image, uint8 (rows,
@@ -56,20 +60,24 @@ class Asked:
 
 def main() -> None:
     arguments = parse()
-    names, pictures = arguments.models, arguments.pictures
-    models = [exported.load(exported.path_of(name)) for name in names]
-    image_size, ground = the_form(models)
-    asked = list(expand(pictures, image_size))
+    first = exported.load(exported.path_of(arguments.models[0]))
+    asked = list(expand(arguments.pictures, first.image_size))
     for each in asked:
         try:
-            look(each, image_size, ground, arguments.as_is)
+            look(each, first, arguments.as_is)
         except UserError as error:
             each.error = str(error)
         except OSError as error:
             each.error = f"{each.name}: {os.strerror(error.errno) if error.errno else one_line(error)}"
-    images = np.array([image for each in asked for image in each.images], np.uint8).reshape(-1, *image_size)
-    probabilities = [model.predict_proba(images) for model in models]
-    records = as_records(asked, models, probabilities)
+    images = np.array([image for each in asked for image in each.images], np.uint8)
+    images = images.reshape(-1, *first.image_size)
+    answers = {first.name: [answer(first, row) for row in first.predict_proba(images)]}
+    for name in arguments.models[1:]:  # one at a time in memory
+        model = exported.load(exported.path_of(name))
+        if (model.image_size, model.ground) != (first.image_size, first.ground):
+            raise UserError(f"{name} and {first.name} know images of different forms: ask one of them alone")
+        answers[name] = [answer(model, row) for row in model.predict_proba(images)]
+    records = as_records(asked, answers)
     if arguments.json:
         print(json.dumps(records, indent=2, ensure_ascii=False))
     elif arguments.csv:
@@ -77,9 +85,9 @@ def main() -> None:
     elif arguments.all:
         print_by_picture(records)
     else:
-        print_table(records, models[0])
+        print_table(records, first)
     if arguments.show:
-        files.write_bytes(arguments.show, drawn(asked, np.mean(probabilities, axis=0), models[0].classes))
+        files.write_bytes(arguments.show, drawn(asked, answers))
     if errors := [each.error for each in asked if each.error]:
         sys.stdout.flush()
         sys.exit("\n".join(f"error: {error}" for error in errors))
@@ -135,15 +143,6 @@ def best(names: list[str]) -> str:
     return max(names, key=rank)
 
 
-def the_form(models: list[Exported]) -> tuple[tuple[int, int], int]:
-    """Image size and ground of all models. Raises UserError if they differ."""
-    first = models[0]
-    for model in models:
-        if (model.image_size, model.ground) != (first.image_size, first.ground):
-            raise UserError(f"{model.name} and {first.name} know images of different forms: ask one of them")
-    return first.image_size, first.ground
-
-
 def expand(names: list[str], image_size: tuple[int, int]) -> Iterator[Asked]:
     """What the arguments stand for: themselves, a folder's files, the rows of a .csv file."""
     for name in names:
@@ -178,8 +177,9 @@ def load_rows(path: Path, image_size: tuple[int, int]) -> np.ndarray:
     return rows[:, skipped:].reshape(-1, *image_size)
 
 
-def look(asked: Asked, image_size: tuple[int, int], ground: int, as_is: bool) -> None:
+def look(asked: Asked, model: Exported, as_is: bool) -> None:
     """Set what the models are shown, and the picture. Raises UserError, naming it, if nothing can be."""
+    image_size, ground = model.image_size, model.ground
     if isinstance(asked.source, Path):
         asked.picture = picture = preparation.open_picture(asked.source)
         if as_is or preparation.has_form(picture, image_size, ground):
@@ -206,12 +206,10 @@ def test_image(number: int, image_size: tuple[int, int]) -> np.ndarray:
     return images[number]
 
 
-def as_records(
-    asked: list[Asked], models: list[Exported], probabilities: list[np.ndarray]
-) -> list[dict[str, Any]]:
+def as_records(asked: list[Asked], answers: dict[str, list[Answer]]) -> list[dict[str, Any]]:
     """What is said of each picture: `picture`, and `error` or `things`, of each of these the models' answers.
 
-    probabilities: of each model, float32 (images of all pictures, classes).
+    answers: of each model, about the images of all pictures.
     """
     records, start = [], 0
     for each in asked:
@@ -220,18 +218,12 @@ def as_records(
             record["error"] = each.error
         else:
             places = range(start, start := start + len(each.images))
-            record["things"] = [
-                {
-                    model.name: answer(model, of_model[place])
-                    for model, of_model in zip(models, probabilities, strict=True)
-                }
-                for place in places
-            ]
+            record["things"] = [{name: said[place] for name, said in answers.items()} for place in places]
         records.append(record)
     return records
 
 
-def answer(model: Exported, probabilities: np.ndarray) -> dict[str, Any]:
+def answer(model: Exported, probabilities: np.ndarray) -> Answer:
     """A model's answer: the class, its probability, whether it is sure (None: unknown), all probabilities."""
     place = int(probabilities.argmax())
     highest = float(probabilities[place])
@@ -243,7 +235,7 @@ def answer(model: Exported, probabilities: np.ndarray) -> dict[str, Any]:
     }
 
 
-def in_words(said: dict[str, Any]) -> list[str]:
+def in_words(said: Answer) -> list[str]:
     """An answer as cells of a table: the class, how probable, and what it may be else."""
     others = sorted(said["probabilities"].items(), key=lambda item: -item[1])[1 : OTHERS + 1]
     mark = "" if said["sure"] is not False else "unsure"
@@ -298,8 +290,11 @@ def print_submission(records: list[dict[str, Any]]) -> None:
             )
 
 
-def drawn(asked: list[Asked], probabilities: np.ndarray, classes: tuple[str, ...]) -> bytes:
-    """A PNG file: each picture, what the models are shown of it, and probabilities (images, classes)."""
+def drawn(asked: list[Asked], answers: dict[str, list[Answer]]) -> bytes:
+    """A PNG file: each picture, what the models are shown of it, and their probabilities, the mean of all."""
+    shares = [[list(said["probabilities"].values()) for said in of_model] for of_model in answers.values()]
+    probabilities = np.mean(shares, axis=0)
+    classes = list(next(iter(answers.values()))[0]["probabilities"]) if len(probabilities) else []
     height = max(SIDE, LINE * len(classes)) + LINE
     pictures = [each.picture for each in asked for _ in each.images]
     images = [image for each in asked for image in each.images]

@@ -249,4 +249,4 @@ def test_it_needs_onnxruntime_and_no_library_that_trains(models):
     )
     loaded = {name.partition(".")[0] for name in run.stdout.rpartition("loaded ")[2].split()}
     assert "onnxruntime" in loaded
-    assert not loaded & (HEAVY - {"PIL"} | {"onnx", "threadpoolctl"})
+    assert not loaded & (HEAVY - {"PIL"} | {"onnx"})

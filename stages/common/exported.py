@@ -46,8 +46,11 @@ class Exported:
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
         """Class probabilities, float32 (n, classes), of images, uint8 (n, rows, columns)."""
-        parts = [images[start : start + AT_ONCE] for start in range(0, max(len(images), 1), AT_ONCE)]
-        return np.concatenate([self.session.run([PROBABILITIES], {IMAGES: part})[0] for part in parts])
+        probabilities = np.empty((len(images), len(self.classes)), np.float32)
+        for start in range(0, len(images), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            (probabilities[part],) = self.session.run([PROBABILITIES], {IMAGES: images[part]})
+        return probabilities
 
 
 def metadata(described: results.Description, sure_above: float | None) -> dict[str, str]:

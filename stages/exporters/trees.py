@@ -52,9 +52,11 @@ def _(classifier: RandomForestClassifier | ExtraTreesClassifier, graph: Graph, r
 def from_sklearn(tree: object, values: np.ndarray, target: int) -> Tree:
     """A tree of scikit-learn. values: of its leaves, in the order of the nodes."""
     leaf = tree.children_left < 0
-    places = np.where(leaf, -np.cumsum(leaf), np.cumsum(~leaf) - 1)
+    different, which = np.unique(values, return_inverse=True)  # leaves of the same value are one
+    places = np.cumsum(~leaf) - 1
+    places[leaf] = -1 - which
     left, right = places[tree.children_left[~leaf]], places[tree.children_right[~leaf]]
-    return Tree(tree.feature[~leaf], tree.threshold[~leaf], left, right, values, target)
+    return Tree(tree.feature[~leaf], tree.threshold[~leaf], left, right, different, target)
 
 
 @probabilities.register
