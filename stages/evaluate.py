@@ -35,6 +35,7 @@ def main() -> None:
     command.no_arguments(__doc__)
     data, labels, train_labels = dataset.describe(), dataset.load_labels("test"), dataset.load_labels("train")
     held_out = cache(lambda count: train_labels[dataset.held_out(train_labels, count)])
+    wrong_answers = params.read("wrong_answers", params.Share)
     wanted = [
         (framework, name)
         for framework in FRAMEWORKS
@@ -54,7 +55,9 @@ def main() -> None:
             results.predictions(framework, name), len(labels), len(data.classes)
         )
         scalars, found = scores.assess(labels, probabilities, data.classes)
-        scalars |= assess_validation(framework, name, held_out(description.validation_images), data.classes)
+        labels_held_out = held_out(description.validation_images)
+        scalars |= assess_validation(framework, name, labels_held_out, data.classes, wrong_answers)
+        scalars |= scores.rounded(scores.answered(labels, probabilities, scalars["sure_above"]))
         for key in ("parameters", "training_images", "validation_images", "summary"):
             scalars[key] = getattr(description, key)
         assessed[f"{framework}/{name}"] = scalars, found
@@ -106,17 +109,18 @@ def in_words(missing: dict[Model, str]) -> str:
 
 
 def assess_validation(
-    framework: str, name: str, labels: np.ndarray, classes: tuple[str, ...]
+    framework: str, name: str, labels: np.ndarray, classes: tuple[str, ...], wrong_answers: float
 ) -> scores.Scalars:
     """What a model's predictions for its held-out images say, whose labels these are. None if there are
     none."""
     path = results.validation(framework, name)
     probabilities = results.load_probabilities(path, len(labels), len(classes))
     if not len(labels):
-        return {"validation_accuracy": None, "validation_log_loss": None}
+        return dict.fromkeys(("validation_accuracy", "validation_log_loss", "sure_above"))
     found = {
         "validation_accuracy": scores.accuracy(labels, probabilities),
         "validation_log_loss": scores.log_loss(labels, probabilities),
+        "sure_above": scores.sure_above(labels, probabilities, wrong_answers),
     }
     return scores.rounded(found)
 
@@ -149,7 +153,11 @@ def print_summary(summary: pd.DataFrame) -> None:
     for row in summary.sort_values("accuracy", ascending=False, kind="stable").itertuples():
         interval = f"[{row.accuracy_low:.2%}, {row.accuracy_high:.2%}]"
         validation = "" if pd.isna(row.validation_accuracy) else f"  validation {row.validation_accuracy:.2%}"
-        print(f"{row.model:<30} {row.accuracy:.2%}  {interval}  log loss {row.log_loss:.4f}{validation}")
+        sure = "" if pd.isna(row.answered) else f"  sure {row.answered:.1%}"
+        sure += "" if pd.isna(row.wrong_answers) else f", wrong {row.wrong_answers:.2%}"
+        print(
+            f"{row.model:<30} {row.accuracy:.2%}  {interval}  log loss {row.log_loss:.4f}{validation}{sure}"
+        )
 
 
 if __name__ == "__main__":

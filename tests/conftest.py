@@ -435,3 +435,121 @@ def compared(trained: Path, run_stage: Callable[..., None]) -> Path:
     run_stage("evaluate")
     run_stage("compare_models")
     return trained
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+browser_needed = pytest.mark.skipif(
+    CHROMIUM is None, reason="needs Chromium, as of Debian's package chromium"
+)
+SCREENS = {"phone": (390, 844), "desk": (1400, 900), "wide": (2200, 1200)}
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium):
+    """Opens an address, a file's without a network.
+
+    Afterwards nothing elsewhere may have been asked for, and nothing may have complained.
+    """
+    contexts, complaints = [], []
+
+    def note(asked: str, address: str) -> None:
+        if asked.startswith("http") and not asked.startswith(address):
+            complaints.append(asked)
+
+    def open_address(address: str, size: str = "desk", scheme: str = "light", **options):
+        width, height = SCREENS[size]
+        context = chromium.new_context(
+            viewport={"width": width, "height": height},
+            color_scheme=scheme,
+            offline=address.startswith("file:"),
+            **options,
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: note(request.url, address))
+        page.goto(address)
+        return page
+
+    open_address.complaints = complaints
+    yield open_address
+    assert complaints == []
+    for context in contexts:
+        context.close()
+
+
+STROKES = {
+    "0": [[(50, 0), (20, 12), (5, 50), (20, 88), (50, 100), (80, 88), (95, 50), (80, 12), (50, 0)]],
+    "1": [[(50, 0), (50, 100)]],
+    "2": [[(8, 25), (25, 3), (60, 0), (85, 18), (80, 42), (10, 98), (95, 98)]],
+    "3": [[(10, 8), (55, 0), (85, 20), (70, 42), (40, 48), (75, 55), (90, 78), (60, 98), (8, 92)]],
+    "4": [[(30, 0), (8, 55), (92, 55)], [(72, 8), (68, 100)]],
+    "5": [[(88, 2), (25, 2), (18, 45), (60, 40), (88, 62), (70, 94), (12, 96)]],
+    "6": [[(75, 0), (35, 25), (12, 70), (40, 99), (78, 90), (80, 62), (45, 55), (15, 75)]],
+    "7": [[(5, 4), (92, 4), (60, 45), (40, 100)]],
+    "8": [[(50, 48), (20, 25), (50, 0), (80, 25), (50, 48), (15, 75), (50, 100), (85, 75), (50, 48)]],
+    "9": [[(85, 20), (50, 0), (18, 20), (30, 48), (65, 45), (85, 20), (80, 60), (60, 100)]],
+}
+"""Digits as one draws them: points (x, y) of a pen, 0 to 100."""
+
+
+def drawn_digits(count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Images of STROKES as MNIST has digits, uint8 (n, 28, 28), each slanted otherwise; their labels."""
+    from PIL import Image, ImageDraw
+
+    labels = generator.permutation(np.arange(count) % 10).astype(np.uint8)
+    images = np.zeros((count, 28, 28), np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        turn = np.eye(2) + generator.uniform(-0.2, 0.2, (2, 2))
+        picture = Image.new("L", (400, 400))
+        for stroke in STROKES[str(label)]:
+            points = [tuple(turn @ (np.array(point) - 50) * 2.2 + 200) for point in stroke]
+            ImageDraw.Draw(picture).line(points, 255, int(generator.integers(18, 34)), joint="curve")
+        picture = picture.crop(picture.getbbox())
+        scale = 20 / max(picture.size)
+        small = picture.resize([max(1, round(side * scale)) for side in picture.size], Image.Resampling.BOX)
+        ink = np.asarray(small).astype(float)
+        rows, columns = (
+            int(14 - (ink.sum(axis=1 - axis) @ (np.arange(ink.shape[axis]) + 0.5)) / ink.sum() + 0.5)
+            for axis in (0, 1)
+        )
+        image[rows : rows + ink.shape[0], columns : columns + ink.shape[1]] = ink
+    return images, labels
+
+
+@pytest.fixture(scope="session")
+def reading_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose models were trained on drawn digits, evaluated, and put into the page to draw on."""
+    project = tmp_path_factory.mktemp("digits")
+    generator = np.random.default_rng(3)
+    arrays = {}
+    for part, count in (("train", 1000), ("test", 100)):
+        arrays[f"{part}_images"], arrays[f"{part}_labels"] = drawn_digits(count, generator)
+    write_data(project, arrays)
+    shutil.copy2(ROOT / "architectures.yaml", project)
+    chosen = {"scratch": ["mlp_sigmoid", "mlp_relu"], "sklearn": ["knn_3"]}
+    write_params(project, tiny_params(project, chosen))
+    for model in chosen["scratch"]:
+        edit_params(project, f"scratch.{model}.epochs", 6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        params.content.cache_clear()
+        trainings = [
+            (f"train_{framework}", model) for framework, models in chosen.items() for model in models
+        ]
+        for stage, *arguments in (*trainings, ("evaluate",), ("draw_page",)):
+            patch.setattr(sys, "argv", [stage, *arguments])
+            import_module(f"stages.{stage}").main()
+    params.content.cache_clear()
+    return project

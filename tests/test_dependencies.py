@@ -100,7 +100,7 @@ def test_a_stage_says_what_it_does_and_imports_no_library_that_its_code_does_not
     assert loaded <= asked.union(*(BRING.get(library, set()) for library in asked))
 
 
-PARTS = {"models", "optimizers", "sources", "evaluation", "pictures", "common", "console"}
+PARTS = {"models", "optimizers", "sources", "evaluation", "exporters", "pictures", "common", "console"}
 
 
 def test_imports_run_from_stages_to_their_parts_to_common_to_the_console():
@@ -108,6 +108,7 @@ def test_imports_run_from_stages_to_their_parts_to_common_to_the_console():
         "stages": PARTS,
         "common": {"console"},
         "console": {"common"},
+        "exporters": {"models", "common", "console"},
         "optimizers": {"common", "console"},
     }
     for path in (ROOT / "stages").rglob("*.py"):

@@ -44,6 +44,7 @@ def test_every_model_gets_four_metrics_and_a_row_in_every_table(trained, run_sta
         assert list(found[name].model.unique()) == names
     assert list(found["history"].model.unique()) == OF_NETWORKS
     summary = found["summary"].set_index("model")
+    assert summary[["sure_above", "answered", "wrong_answers"]].isna().all(axis=None), "40 images are too few"
     assert summary.parameters.tolist() == list(range(1, len(names) + 1))
     assert summary.validation_images.tolist() == [40 if name in OF_NETWORKS else 0 for name in names]
     assert summary.summary["sklearn/knn_3"] == "KNeighborsClassifier"

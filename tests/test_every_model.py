@@ -3,6 +3,8 @@
 import json
 import platform
 import sys
+from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +14,24 @@ import psutil
 import pytest
 from conftest import MODELS, NETWORKS, left, load_architectures, load_params, read_csv
 
-from stages.common import dataset, environment, params, results
+from stages.common import dataset, environment, params, results, saved, training
 from stages.console import machine
 from stages.models import sklearn
-from tools import predict
 
 EVERY = [(framework, model) for framework in MODELS for model in MODELS[framework]]
+
+
+def load(described: results.Description):
+    """The prediction of a trained model, uint8 images to probabilities, from its folder alone."""
+    framework, model, recipe = described.framework, described.name, described.recipe
+    if framework not in NETWORKS:
+        library = import_module(f"stages.models.{recipe['library']}")
+        classifier = sklearn.load(results.folder(framework, model) / "classifier.skops", library)
+        classes = len(described.classes)
+        return lambda images: sklearn.predict_proba(classifier, sklearn.prepare(images, recipe), classes)
+    library, network = import_module(f"stages.models.{framework}"), saved.load(framework, model)
+    predict_proba = partial(library.predict_proba, library.load(network.architecture, network.weights))
+    return training.predictor(predict_proba, recipe, described.ground)
 
 
 @pytest.mark.parametrize(("framework", "model"), EVERY)
@@ -44,9 +58,9 @@ def test_a_model_learns_repeats_and_comes_back_from_its_folder_alone(run_stage, 
     Path("architectures.yaml").unlink()
     params.content.cache_clear()
     described = results.load_description(framework, model)
+    predict = load(described)
     for shown, expected in ((images, probabilities), (data.validation_images, of_held_out)):
-        found = predict.predict(described, shown).astype(np.float32)
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(predict(shown).astype(np.float32), expected)
 
     description = described.model_dump()
     assert description.pop("parameters") > 0

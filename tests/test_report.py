@@ -4,15 +4,23 @@ import html
 import json
 import platform
 import re
-import shutil
 import time
 
 import numpy as np
 import pandas as pd
 import pytest
 import vl_convert
-from conftest import FEW_NAMES, ROOT, dvc, edit_json, leave_trained, tiny_arrays, write_data
-from playwright.sync_api import sync_playwright
+from conftest import (
+    FEW_NAMES,
+    ROOT,
+    SCREENS,
+    browser_needed,
+    dvc,
+    edit_json,
+    leave_trained,
+    tiny_arrays,
+    write_data,
+)
 
 from stages import plots_page, report
 from stages.common import results
@@ -20,44 +28,7 @@ from stages.console.errors import UserError
 from stages.evaluation import scores
 from stages.evaluation.tables import PARITY
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-browser_needed = pytest.mark.skipif(
-    CHROMIUM is None, reason="needs Chromium, as of Debian's package chromium"
-)
 pytestmark = pytest.mark.xdist_group("browser")
-SIZES = {"phone": (390, 844), "desk": (1400, 900), "wide": (2200, 1200)}
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(chromium):
-    """Opens a file with the network off; afterwards nothing may have been asked of it or complained."""
-    contexts, complaints = [], []
-
-    def open_file(path, size="desk", scheme="light"):
-        width, height = SIZES[size]
-        context = chromium.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme, offline=True
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: complaints.append(request.url) if "http" in request.url[:5] else 0)
-        page.goto(path.as_uri())
-        return page
-
-    yield open_file
-    assert complaints == []
-    for context in contexts:
-        context.close()
 
 
 def summaries(project):
@@ -67,11 +38,11 @@ def summaries(project):
 
 
 @browser_needed
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", SCREENS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_report_fits_the_screen_and_shows_every_picture(finished, open_page, size, scheme):
-    page = open_page(finished / "outputs/report/index.html", size, scheme)
-    assert page.evaluate("document.documentElement.scrollWidth") == SIZES[size][0]
+    page = open_page((finished / "outputs/report/index.html").as_uri(), size, scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") == SCREENS[size][0]
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
     assert dark == (scheme == "dark")
     pictures = len(list((finished / "outputs/plots").rglob("*.png"))) + 1  # and the one of seconds
@@ -86,7 +57,7 @@ def test_the_report_fits_the_screen_and_shows_every_picture(finished, open_page,
 
 @pytest.fixture
 def report_page(finished, open_page):
-    return open_page(finished / "outputs/report/index.html")
+    return open_page((finished / "outputs/report/index.html").as_uri())
 
 
 @browser_needed
@@ -127,7 +98,7 @@ def test_the_plots_of_dvc_are_drawn_without_a_network(project, tmp_path, open_pa
     dvc(project, "plots", "show", "--out", str(tmp_path / "page"))
     index = tmp_path / "page" / "index.html"
     assert index.stat().st_size < 3e6
-    page = open_page(index)
+    page = open_page(index.as_uri())
     page.wait_for_function("document.querySelectorAll('canvas').length == 5", timeout=20_000)
     blank = page.evaluate(
         """[...document.querySelectorAll("canvas")].filter(canvas => {

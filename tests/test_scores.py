@@ -154,6 +154,54 @@ def test_bins_hold_every_image_once_and_their_upper_bound():
     assert bins.accuracy.tolist() == [1, 1, 0, 1]  # 0.6; 0.61; 0.8, of the wrong class; 1
 
 
+def held_out(wrong: list[int], images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and probabilities of images, the surest first, the last at 0.3; those at these places wrong."""
+    labels = np.arange(images) % 10
+    predicted = labels.copy()
+    predicted[wrong] = (predicted[wrong] + 1) % 10
+    confidence = np.linspace(0.99, 0.3, images)
+    probabilities = np.tile((1 - confidence[:, None]) / 9, 10)
+    probabilities[np.arange(images), predicted] = confidence
+    return labels.astype(np.uint8), probabilities.astype(np.float32)
+
+
+@pytest.mark.parametrize(("images", "enough"), [(0, False), (40, False), (764, False), (765, True)])
+def test_so_few_images_that_no_mistake_proves_nothing_choose_no_threshold(images, enough):
+    threshold = scores.sure_above(*held_out([], images), 0.005)
+    assert threshold == (pytest.approx(0) if enough else None)
+
+
+@pytest.mark.parametrize("ties", [1, 40])
+def test_the_threshold_is_the_lowest_whose_answers_are_right_often_enough(ties):
+    labels, probabilities = held_out([1500, 2100, *range(3000, 4000, 7)], 4000)
+    probabilities = np.repeat(probabilities[::ties], ties, axis=0)
+    labels = np.repeat(labels[::ties], ties)
+    threshold = scores.sure_above(labels, probabilities, 0.005)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+
+    def enough(above: float) -> bool:
+        sure = confidence > above
+        return scores.wilson_interval(right[sure].sum(), sure.sum())[0] >= 0.995
+
+    assert enough(threshold)
+    lower = np.unique(confidence[confidence <= threshold])
+    assert len(lower) and not any(enough(above - 1e-6) for above in lower)
+    assert threshold == round(threshold, 6), "as a table keeps it"
+    found = scores.answered(labels, probabilities, threshold)
+    assert found["answered"] == np.mean(confidence > threshold)
+    assert found["wrong_answers"] == pytest.approx(np.mean(~right[confidence > threshold]))
+    assert found["wrong_answers"] <= 0.005
+
+
+def test_a_model_that_is_never_right_enough_answers_nothing_surely():
+    labels, probabilities = held_out(list(range(0, 4000, 20)), 4000)
+    assert scores.sure_above(labels, probabilities, 0.005) == 1
+    probabilities[:] = np.eye(10)[(labels + 1) % 10]  # wrong, and as sure as can be
+    assert scores.sure_above(labels, probabilities, 0.005) == 1
+    assert scores.answered(labels, probabilities, 1.0) == {"answered": 0, "wrong_answers": None}
+    assert scores.answered(labels, probabilities, None) == {"answered": None, "wrong_answers": None}
+
+
 def test_a_class_that_is_never_predicted_has_no_precision_and_no_recall():
     missing = PROBABILITIES.copy()
     missing[:, 7] = 0

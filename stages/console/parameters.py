@@ -28,6 +28,7 @@ Parameters = create_model(
     data=(Data, ...),
     seed=(params.Seed, ...),
     threads=(params.Threads, ...),
+    wrong_answers=(params.Share, ...),
     profile=(Literal["fast", "portable"], ...),
     device=(Device, ...),
     parity=(dict[str, str], ...),

@@ -27,7 +27,8 @@ PARITY = _columns("model target difference other_classes ties")
 SCORES = {
     "summary": _columns(
         "model accuracy accuracy_low accuracy_high log_loss validation_accuracy validation_log_loss macro_f1 "
-        "macro_auc calibration_error brier_score parameters training_images validation_images summary"
+        "macro_auc calibration_error brier_score sure_above answered wrong_answers parameters "
+        "training_images validation_images summary"
     ),
     "confusion": _columns("model truth prediction count share"),
     "per_class": _columns("model class precision recall f1 auc support"),

@@ -1,0 +1,15 @@
+// The program that serves the page answers.
+"use strict";
+
+const ask = (() => {
+  async function post(path, body) {
+    const headers = { "content-type": "application/octet-stream" };
+    const response = await fetch(path, { method: "POST", headers, body }).catch(() => {
+      throw new Error("The program behind this page has ended: start `python -m apps.draw` again.");
+    });
+    const content = await response.json().catch(() => ({})); // too busy, it has only a status to say so
+    if (!response.ok) throw new Error(content.error ?? `The program says ${response.status}.`);
+    return content;
+  }
+  return { drawing: (ink) => post("drawing", ink), picture: (file) => post("picture", file) };
+})();
