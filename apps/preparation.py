@@ -176,7 +176,9 @@ def _strength(colours: np.ndarray) -> tuple[np.ndarray, float]:
     colours: float32 (rows, columns, 3).
     """
     window = max(3, round(WINDOW * max(colours.shape)))
-    off = colours - _local_mean(colours, 2 * window)
+    step = 2 if max(colours.shape) > WORKING / 2 else 1  # every other pixel says enough of that
+    coarse = colours[::step, ::step]
+    off = coarse - _local_mean(coarse, 2 * window // step)
     # ink is the smaller part of what is around it, so that its differences are the larger ones
     towards = np.einsum("yxc,yx->c", off, np.square(off).sum(axis=2))
     strength = colours @ (towards / max(np.linalg.norm(towards), 1e-9))
