@@ -32,6 +32,8 @@ FINE = 96
 """Pixels of the ink's longest side, at least, while strokes are measured."""
 SPECK = 0.02
 """Of the largest piece's area, what a piece has at least if it is ink."""
+PART = 0.12
+"""Of the heaviest piece's area, what a thing of its own has at least: a 1 beside an 8 has more."""
 CONTRAST = 24
 """Gray levels by which ink differs from its ground at least."""
 CROSSINGS = 8
@@ -176,7 +178,9 @@ def _strength(colours: np.ndarray) -> tuple[np.ndarray, float]:
     colours: float32 (rows, columns, 3).
     """
     window = max(3, round(WINDOW * max(colours.shape)))
-    off = colours - _local_mean(colours, 2 * window)
+    step = 2 if max(colours.shape) > WORKING / 2 else 1  # every other pixel says enough of that
+    coarse = colours[::step, ::step]
+    off = coarse - _local_mean(coarse, 2 * window // step)
     # ink is the smaller part of what is around it, so that its differences are the larger ones
     towards = np.einsum("yxc,yx->c", off, np.square(off).sum(axis=2))
     strength = colours @ (towards / max(np.linalg.norm(towards), 1e-9))
@@ -291,10 +295,13 @@ def _things(ink: np.ndarray) -> list[np.ndarray]:
     areas = np.bincount(labels.ravel())[1:]
     kept = np.flatnonzero(areas >= max(3, SPECK * areas.max(initial=0))) + 1
     pieces = [_Piece.of(mask) for mask in (labels == label for label in kept) if not _along_border(mask)]
+    pieces = [piece for piece in pieces if not _is_ruled(piece, pieces)]
     pieces.sort(key=lambda piece: piece.left)
-    largest = max((piece.size for piece in pieces), default=0)
+    most = max((piece.mask.sum() for piece in pieces), default=0)
+    heavy = [piece for piece in pieces if piece.mask.sum() >= PART * most]
+    largest = max((piece.size for piece in heavy), default=0)
     things: list[_Piece] = []
-    for piece in pieces:
+    for piece in heavy:
         if piece.size >= 0.6 * largest:
             if things and things[-1].gap(piece) < -0.4 * min(things[-1].sides[1], piece.sides[1]):
                 things[-1] = things[-1].with_(piece)
@@ -306,7 +313,7 @@ def _things(ink: np.ndarray) -> list[np.ndarray]:
             nearest = int(np.argmin(gaps))
             if gaps[nearest] <= 0.2 * largest:
                 things[nearest] = things[nearest].with_(piece)
-            elif piece.size >= 0.4 * largest:
+            elif piece.size >= 0.4 * largest and piece.mask.sum() >= PART * most:
                 things.append(piece)
     things.sort(key=lambda thing: thing.left)
     return [thing.mask for thing in things if not _too_small(thing)]
@@ -315,6 +322,29 @@ def _things(ink: np.ndarray) -> list[np.ndarray]:
 def _along_border(mask: np.ndarray) -> bool:
     """Whether a piece takes most of a side of the picture: the edge of the paper, or a frame."""
     return max(side.mean() for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1])) > 0.5
+
+
+def _is_ruled(piece: _Piece, pieces: list[_Piece]) -> bool:
+    """Whether a piece is a line from border to border or a frame, and something else is what was drawn."""
+    rows, columns = piece.mask.shape
+    others = [each for each in pieces if each is not piece and each.size > 0.2 * piece.size]
+    if piece.sides == (rows, columns) or rows == piece.sides[0] or columns == piece.sides[1]:
+        return any(each.sides[0] < rows and each.sides[1] < columns for each in others)
+    inside = any(
+        piece.top < each.top
+        and each.bottom < piece.bottom
+        and piece.left < each.left
+        and each.right < piece.right
+        for each in others
+    )
+    frame, band = _cut(piece.mask, piece.mask), 1 + max(piece.sides) // 10
+    edges = (
+        frame[:band].any(axis=0),
+        frame[-band:].any(axis=0),
+        frame[:, :band].any(axis=1),
+        frame[:, -band:].any(axis=1),
+    )
+    return inside and min(edge.mean() for edge in edges) > 0.8
 
 
 def _too_small(thing: _Piece) -> bool:

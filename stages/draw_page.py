@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from stages.common import dataset, files, results, saved
 from stages.console import command
@@ -123,14 +122,14 @@ def render(
         scripts=scripts,
         facts=embedded(facts),
         networks=embedded(networks),
-        worker=Markup("\n").join(part(name) for name in ("network.js", "prepare.js", "worker.js")),
+        worker="\n".join(part(name) for name in ("network.js", "prepare.js", "worker.js")),
     )
     return html, of_page
 
 
-def part(name: str) -> Markup:
+def part(name: str) -> str:
     """A file of the page as it is."""
-    return Markup((PARTS / name).read_text(encoding="utf-8"))
+    return (PARTS / name).read_text(encoding="utf-8")
 
 
 def digest(text: str) -> str:
@@ -138,9 +137,9 @@ def digest(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}'"
 
 
-def embedded(content: Any) -> Markup:
+def embedded(content: Any) -> str:
     """JSON for a script element, which no text in it can end."""
-    return Markup(json.dumps(content, ensure_ascii=False).replace("<", "\\u003c"))
+    return json.dumps(content, ensure_ascii=False).replace("<", "\\u003c")
 
 
 if __name__ == "__main__":

@@ -316,6 +316,19 @@ def test_a_dot_is_not_read(digits_page, open_page):
     assert settled(page) == "Nothing drawn yet."
 
 
+def test_a_browser_that_cannot_compute_says_so(reading_digits, open_page, tmp_path):
+    text = (reading_digits / "outputs/draw_page/index.html").read_text(encoding="utf-8")
+    (tmp_path / "index.html").write_text(
+        text.replace("worker-src blob:", "worker-src 'none'"), encoding="utf-8"
+    )
+    page = open_page((tmp_path / "index.html").as_uri())
+    Hand(page).mouse("7")
+    page.wait_for_selector("#message:not(:empty)")
+    assert page.get_by_role("alert").inner_text() == "This browser cannot compute the networks in this page."
+    assert "worker-src" in open_page.complaints.pop()
+    open_page.complaints.clear()
+
+
 def test_a_picture_that_is_dropped_does_not_take_the_page_away(digits_page, open_page):
     page = open_page(digits_page)
     page.evaluate(

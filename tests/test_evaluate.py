@@ -107,8 +107,24 @@ def test_without_any_trained_model_all_are_named(workspace, run_stage):
         run_stage("evaluate")
 
 
+def test_models_that_hold_out_enough_images_have_a_threshold_and_shares(trained, run_stage, capsys):
+    content = tiny_params(trained, FEW) | {"wrong_answers": 0.2}
+    write_params(trained, content)
+    run_stage("evaluate")
+    summary = pd.read_csv("outputs/tables/summary.csv").set_index("model")
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    for name, row in summary.iterrows():
+        if name in NETWORKS:  # all are right about 37 of the 40 or more, and equally sure of all
+            assert row.sure_above == 0
+            assert (row.answered, row.wrong_answers) == (1, pytest.approx(1 - row.accuracy))
+            assert lines[name].endswith(f"sure 100.0%, wrong {1 - row.accuracy:.2%}")
+        else:
+            assert row[["sure_above", "answered", "wrong_answers"]].isna().all()
+            assert "sure" not in lines[name]
+
+
 def test_one_model_alone_is_evaluated_and_drawn(trained, run_stage):
-    content = tiny_params(trained, {"scratch": ["mlp_relu"]})
+    content = tiny_params(trained, {"scratch": ["mlp_relu"]}) | {"wrong_answers": 0.2}
     for framework in ("pytorch", "tensorflow", "sklearn"):
         del content[framework]  # a section that is missing is no models
     write_params(trained, content)
@@ -118,6 +134,7 @@ def test_one_model_alone_is_evaluated_and_drawn(trained, run_stage):
     page = (trained / "outputs/report/index.html").read_text(encoding="utf-8")
     assert "1 classifier and two ensembles" in page
     assert 'id="scratch-mlp_relu"' in page
+    assert '<td data-sort="1.0">100.0%</td>' in page, "the share of sure answers"
 
 
 def test_stray_files_change_nothing(trained, run_stage):

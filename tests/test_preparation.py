@@ -113,8 +113,23 @@ KINDS = {
     "as a JPEG": lambda ink: jpeg(picture(on(ink), 3)),
     "with specks": lambda ink: speckled(ink),
     "with the table's edge": lambda ink: edged(ink),
+    "in a frame": lambda ink: lined(
+        ink, [(14, 12, 146, 10), (146, 10, 148, 150), (148, 150, 12, 147), (12, 147, 14, 12)]
+    ),
+    "in a cell of a form": lambda ink: lined(
+        ink, [(0, 10, 160, 8), (0, 152, 160, 150), (9, 0, 11, 160), (150, 0, 152, 160)]
+    ),
+    "beside a margin": lambda ink: lined(ink, [(14, 0, 12, 160)]),
     "of many pixels": large,
 }
+
+
+def lined(ink: np.ndarray, lines: list[tuple]) -> Image.Image:
+    """The drawing on paper with lines as dark as it, from x, y to x, y."""
+    sheet = picture(on(ink))
+    for line in lines:
+        ImageDraw.Draw(sheet).line(line, PEN, 2)
+    return picture(np.asarray(sheet, float), 3)
 
 
 def speckled(ink: np.ndarray) -> Image.Image:

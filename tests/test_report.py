@@ -94,6 +94,14 @@ def test_a_model_s_name_leads_to_its_part_of_the_page(report_page):
 
 
 @browser_needed
+def test_the_report_leads_to_the_page_to_draw_on(finished, open_page):
+    page = open_page((finished / "outputs/report/index.html").as_uri())
+    page.get_by_role("link", name="Draw yourself").click()
+    page.locator("#pad").wait_for()
+    assert page.locator("#answers tbody tr").count() == 4, "all networks of the project are small"
+
+
+@browser_needed
 def test_the_plots_of_dvc_are_drawn_without_a_network(project, tmp_path, open_page):
     dvc(project, "plots", "show", "--out", str(tmp_path / "page"))
     index = tmp_path / "page" / "index.html"
