@@ -1,6 +1,7 @@
 """What a person sees while a model trains."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, SupportsFloat
 
 from tqdm import tqdm
@@ -21,9 +22,15 @@ class Bar:
             self._bar.set_postfix_str(f"loss {float(loss):.3f}", refresh=False)
 
 
-def beginning(model: str, where: str, what: str) -> None:
-    """Print what is going to be trained."""
+@contextmanager
+def training(model: str, where: str, what: str) -> Iterator[None]:
+    """Print what is going to be trained in the block."""
     print(f"{model} on {where}\n{what}", flush=True)
+    yield
+
+
+def steps(done: int, losses: Sequence[SupportsFloat]) -> None:
+    """Take note of the losses of the steps that follow the first `done`."""
 
 
 def epoch(row: dict[str, float | None], epochs: int) -> None:
