@@ -1,0 +1,106 @@
+"""Reads back what trackers keep on this machine, each by the way that its makers support."""
+
+import csv
+import importlib.util
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from apps.tracking import feed
+
+TRACKERS = feed.TRACKERS
+LIBRARIES = {"comet": "comet_ml"}
+
+
+def installed(tracker: str) -> bool:
+    return importlib.util.find_spec(LIBRARIES.get(tracker, tracker)) is not None
+
+
+@dataclass
+class Found:
+    """A run. metrics: by name, the values by step or epoch. pictures, tables: by name; a table's rows."""
+
+    state: str = ""
+    metrics: dict[str, dict[int, float]] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    pictures: set[str] = field(default_factory=set)
+    tables: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    artifacts: dict[str, set[str]] = field(default_factory=dict)
+
+
+def read(tracker: str, folder: Path, run: str) -> Found:
+    """What a tracker has of a run. folder: tracking/ of a project."""
+    return READERS[tracker](folder / tracker, run)
+
+
+def places(points: list[tuple[int, float]]) -> dict[int, float]:
+    """Values by place, each of which must be there once."""
+    found = dict(points)
+    assert len(found) == len(points), "a value is there twice"
+    return found
+
+
+def answer(code: str, *arguments: str) -> Any:
+    """What a Python program prints as JSON, without the tests' own settings."""
+    run = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def from_dvclive(folder: Path, run: str) -> Found:
+    (place,) = folder.glob(f"*/*/{run[:8]}")
+    found = Found(summary=json.loads((place / "metrics.json").read_text()))
+    for path in (place / "plots/metrics").glob("*.tsv"):
+        with path.open() as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+        found.metrics[path.stem] = places([(int(row["step"]), float(row[path.stem])) for row in rows])
+    content = yaml.safe_load((place / "params.yaml").read_text())
+    found.state, found.about = content["state"], content["about"]
+    found.parameters = feed.flat(content["parameters"])
+    found.pictures = {path.stem for path in (place / "plots/images").glob("*.png")}
+    for path in (place / "plots/custom").glob("*.json"):
+        found.tables[path.stem] = json.loads(path.read_text())
+    return found
+
+
+TENSORBOARD = """
+import json, sys
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+events = EventAccumulator(sys.argv[1], {"scalars": 0, "images": 0, "tensors": 0}).Reload()
+tags = events.Tags()
+scalars = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in tags["scalars"]}
+texts = {tag: events.Tensors(tag)[0].tensor_proto.string_val[0].decode() for tag in tags["tensors"]}
+content = HParamsPluginData.FromString(
+    events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+).session_start_info.hparams
+hparams = {key: getattr(value, value.WhichOneof("kind")) for key, value in content.items()}
+print(json.dumps([scalars, texts, tags["images"], hparams]))
+"""
+
+
+def from_tensorboard(folder: Path, run: str) -> Found:
+    (place,) = folder.glob(f"*/*/{run[:8]}")
+    scalars, texts, images, hparams = answer(TENSORBOARD, str(place))
+    found = Found(state=texts["state"], parameters=hparams, pictures=set(images))
+    found.metrics = {key: places(points) for key, points in scalars.items()}
+    found.summary = {key: points[0][1] for key, points in scalars.items() if len(points) == 1} | texts
+    tables = {key: text for key, text in texts.items() if text.startswith("|")}
+    for key, text in tables.items():
+        head, _, *rows = ([cell.strip() for cell in line[1:-1].split("|")] for line in text.splitlines())
+        found.tables[key] = [dict(zip(head, row, strict=True)) for row in rows]
+    found.about = {row["what"]: row["is"] for row in found.tables.pop("about")}
+    return found
+
+
+READERS = {
+    "dvclive": from_dvclive,
+    "tensorboard": from_tensorboard,
+}
