@@ -8,6 +8,7 @@ from conftest import command, read_csv
 from test_tracking import of_kind, settle
 from tracked import TRACKERS, Found, installed, read
 
+pytestmark = pytest.mark.xdist_group("track")  # the trackers are fed once
 NAME = "scratch/mlp_relu"
 
 

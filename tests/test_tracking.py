@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -10,20 +12,21 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import ROOT, load_params, read_csv, tiny_arrays, write_data, write_params
+from conftest import ROOT, command, git, read_csv, tiny_arrays, tiny_params, write_data, write_params
 from tracked import TRACKERS, Found, installed, read
 
 from apps.tracking import lines
 
+pytestmark = pytest.mark.xdist_group("tracking")  # the finished training is made once
 NAME = "scratch/mlp_relu"
 
 
 def prepare(folder: Path, epochs: int = 2) -> Path:
     """A project in which one network trains on the tiny data set for a fraction of a second."""
     folder.mkdir(exist_ok=True)
-    content = load_params()
-    content["data"] = {"dataset": "tiny", "validation": 40}
-    content["scratch"] = {"mlp_relu": content["scratch"]["mlp_relu"] | {"batch_size": 20, "epochs": epochs}}
+    content = tiny_params(folder)
+    for settings in content["scratch"].values():
+        settings["epochs"] = epochs
     write_params(folder, content)
     shutil.copy2(ROOT / "architectures.yaml", folder)
     write_data(folder, tiny_arrays())
@@ -250,3 +253,145 @@ def test_a_torn_line_neither_hides_those_before_nor_those_after_it(tmp_path, mon
         file.write(b'{"event": "ste')
     run.append("end")
     assert [line["event"] for line in run.lines()] == ["begin", "end"]
+
+
+def trackers() -> str:
+    """All five; the test is skipped if one is not installed."""
+    if missing := [tracker for tracker in TRACKERS if not installed(tracker)]:
+        pytest.skip(f"{', '.join(missing)} not installed: `make tracking` installs them")
+    return ",".join(TRACKERS)
+
+
+@pytest.mark.slow
+def test_every_tracker_has_all_epochs_of_a_killed_training(tmp_path):
+    epochs = following_a_killed_training(tmp_path, trackers())
+    for tracker in TRACKERS:
+        found = found_in(tmp_path, tracker)
+        assert found.metrics["train_loss"] == pytest.approx(epochs, rel=1e-6), tracker
+        assert found.state == "failed", tracker
+
+
+@pytest.mark.slow
+def test_two_trainings_may_create_the_database_of_mlflow_at_once(tmp_path):
+    trackers()
+    models = ["mlp_relu", "mlp_sigmoid"]
+    prepare(tmp_path)
+    both = [begin(tmp_path, "mlflow", "stages.train_scratch", model) for model in models]
+    for process in both:
+        process.communicate(timeout=60)
+    settle(tmp_path)
+    for model in models:
+        (begun,) = (line for line in told(tmp_path, f"scratch/{model}") if line["event"] == "begin")
+        assert len(read("mlflow", tmp_path / "tracking", begun["run"]).metrics["step_loss"]) == 36
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("framework", "model"),
+    [("pytorch", "cnn_dropout"), ("tensorflow", "cnn_dropout"), ("sklearn", "random_forest")],
+)
+def test_no_framework_is_changed_by_any_tracker(tmp_path, framework, model):
+    found = []
+    for name in ("", trackers()):
+        project = prepare(tmp_path / ((name and "tracked") or "plain"))
+        process = begin(project, name, f"stages.train_{framework}", model)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        settle(project)
+        found.append(results_in(project))
+    assert found[0] == found[1] != {}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("unshare"), reason="needs unshare")
+def test_without_a_network_every_tracker_has_all(tmp_path):
+    if subprocess.run(["unshare", "-rn", "true"]).returncode:
+        pytest.skip("unshare -n is not permitted here")
+    run = subprocess.run(
+        ["unshare", "-rn", sys.executable, "-m", "stages.train_scratch", "mlp_relu"],
+        cwd=prepare(tmp_path),
+        env=environment(tmp_path, trackers()),
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    settle(tmp_path)
+    for tracker in TRACKERS:
+        assert len(found_in(tmp_path, tracker).metrics["step_loss"]) == 36, tracker
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answers", [False, True], ids=["refuses", "hangs"])
+def test_a_server_that_cannot_be_reached_costs_a_line_each(plain, tmp_path, answers):
+    """A port of this machine at which nobody listens, or somebody who never says anything."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        if answers:
+            silent.listen(100)
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        started = time.monotonic()
+        process = begin(
+            prepare(tmp_path),
+            trackers(),
+            HTTPS_PROXY=address,
+            HTTP_PROXY=address,
+            NO_PROXY="",
+            WANDB_MODE="online",
+            WANDB_API_KEY="0" * 40,
+            COMET_API_KEY="0" * 25,
+            TRACKERS_ONLINE="1",
+            MLFLOW_TRACKING_URI=address,
+        )
+        _, errors = process.communicate(timeout=60)
+        assert time.monotonic() - started < 12, "of which the training takes one, and more on a busy machine"
+        assert process.returncode == 0, errors
+        settle(tmp_path, 240)
+    assert results_in(tmp_path) == results_in(plain)
+    log = (tmp_path / "tracking/log.txt").read_text()
+    for tracker in ("wandb", "comet", "mlflow"):
+        assert log.count(f"tracking: {tracker}: ") == 1, log
+    assert len(found_in(tmp_path, "tensorboard").metrics["step_loss"]) == 36, "the others have all"
+
+
+@pytest.mark.slow
+def test_a_queued_experiment_is_tracked_in_the_project_itself(project):
+    if not installed("tensorboard"):
+        pytest.skip("tensorboard is not installed: `make tracking` installs it")
+    run = command(
+        project,
+        *("dvc", "exp", "run", "--temp", "--name", "faster", "-S", "scratch.mlp_relu.learning_rate=0.02"),
+        "train_scratch@mlp_relu",
+        TRACKERS="tensorboard",
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    settle(project)
+    (begun,) = of_kind("begin", project)
+    assert begun["about"]["experiment"] == "faster"
+    found = read("tensorboard", project / "tracking", begun["run"])
+    assert found.state == "finished"
+    assert found.parameters["recipe.learning_rate"] == 0.02
+    assert not git(project, "status", "--porcelain")
+
+
+EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs/tracking.md").read_text(encoding="utf-8"), re.S)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("code", "name"), zip(EXAMPLES, ("mine/keras", "mine/pytorch"), strict=True))
+def test_an_example_of_the_page_is_tracked(tmp_path, code, name):
+    (prepare(tmp_path) / "example.py").write_text(code)
+    run = subprocess.run(
+        [sys.executable, "example.py"],
+        cwd=tmp_path,
+        env=environment(tmp_path, "tensorboard"),
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    settle(tmp_path)
+    lines_told = told(tmp_path, name)
+    epochs = [line["values"] for line in lines_told if line["event"] == "epoch"]
+    assert [values["epoch"] for values in epochs] == [1, 2, 3]
+    figures = [next(value for key, value in values.items() if key.endswith("loss")) for values in epochs]
+    assert figures == sorted(figures, reverse=True), "it learns"
+    assert lines_told[-1 - installed("tensorboard")]["state"] == "finished"

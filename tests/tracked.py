@@ -100,7 +100,41 @@ def from_tensorboard(folder: Path, run: str) -> Found:
     return found
 
 
+MLFLOW = """
+import json, sys, mlflow
+folder, run = sys.argv[1:]
+mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+client = mlflow.MlflowClient()
+(found,) = client.search_runs([e.experiment_id for e in client.search_experiments()], f"tags.run = '{run}'")
+id = found.info.run_id
+def files(path=None):
+    for item in client.list_artifacts(id, path):
+        yield from files(item.path) if item.is_dir else [item.path]
+paths = list(files())
+metrics = {key: [(m.step, m.value) for m in client.get_metric_history(id, key)] for key in found.data.metrics}
+tables = {path[:-5]: json.load(open(client.download_artifacts(id, path))) for path in paths
+          if path.endswith(".json") and "/" not in path}
+print(json.dumps([found.info.status, metrics, found.data.params, found.data.tags, paths, tables]))
+"""
+
+
+def from_mlflow(folder: Path, run: str) -> Found:
+    status, metrics, parameters, tags, paths, tables = answer(MLFLOW, str(folder), run)
+    found = Found(state=status.lower(), parameters=parameters, about=tags)
+    found.metrics = {key: places(points) for key, points in metrics.items()}
+    found.summary = {key: points[0][1] for key, points in metrics.items() if len(points) == 1} | tags
+    for path in map(Path, paths):
+        if path.parts[0] == "pictures":
+            found.pictures.add(path.stem)
+        elif len(path.parts) > 1:
+            found.artifacts.setdefault(path.parts[0], set()).add(path.name)
+    for name, table in tables.items():
+        found.tables[name] = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    return found
+
+
 READERS = {
     "dvclive": from_dvclive,
+    "mlflow": from_mlflow,
     "tensorboard": from_tensorboard,
 }
