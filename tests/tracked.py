@@ -3,8 +3,10 @@
 import csv
 import importlib.util
 import json
+import os
 import subprocess
 import sys
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,7 +79,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 events = EventAccumulator(sys.argv[1], {"scalars": 0, "images": 0, "tensors": 0}).Reload()
 tags = events.Tags()
 scalars = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in tags["scalars"]}
-texts = {tag: events.Tensors(tag)[0].tensor_proto.string_val[0].decode() for tag in tags["tensors"]}
+tensors = {tag: events.Tensors(tag)[0].tensor_proto for tag in tags["tensors"]}
+texts = {tag: tensor.string_val[0].decode() for tag, tensor in tensors.items() if tensor.string_val}
 content = HParamsPluginData.FromString(
     events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
 ).session_start_info.hparams
@@ -133,8 +136,71 @@ def from_mlflow(folder: Path, run: str) -> Found:
     return found
 
 
+def from_wandb(folder: Path, run: str) -> Found:
+    (place,) = folder.glob(f"wandb/offline-run-*-{run}")
+
+    def inspect(*options: str) -> str:
+        quiet = {"WANDB_ERROR_REPORTING": "false", "WANDB_CACHE_DIR": str(folder / "cache")}
+        words = [sys.executable, "-m", "wandb", "leet", "inspect", *options, "--json", str(place)]
+        run = subprocess.run(words, env={**os.environ, **quiet}, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        return run.stdout
+
+    shown = json.loads(inspect("--summary"))
+    found = Found(state=shown["state"], about=shown["config"], summary=shown["summary"])
+    found.parameters = feed.flat(shown["config"])
+    points: dict[str, list[tuple[int, float]]] = {}
+    for record in map(json.loads, inspect().splitlines()):
+        if record["type"] == "artifact":
+            content = record["artifact"]
+            paths = {Path(entry["path"]).name for entry in content["manifest"]["contents"]}
+            found.artifacts[content["name"].rpartition("-")[2]] = paths
+        for key, value in record.get("history", {}).get("item", {}).items():
+            item = record["history"]["item"]
+            if isinstance(value, dict) and value["_type"] == "image-file":
+                found.pictures.add(key)
+            elif isinstance(value, dict):
+                table = json.loads((place / "files" / value["path"]).read_text())
+                found.tables[key] = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+            elif not key.startswith("_") and key not in ("step", "epoch"):
+                points.setdefault(key, []).append((item["step" if "step" in item else "epoch"], value))
+    found.metrics = {key: places(of_key) for key, of_key in points.items()}
+    return found
+
+
+def from_comet(folder: Path, run: str) -> Found:
+    found, points, others = Found(), {}, {}
+    with zipfile.ZipFile(folder / f"{run}.zip") as archive:
+        messages = [json.loads(line) for line in archive.read("messages.json").splitlines()]
+        for kind, content in ((message["type"], message["payload"]) for message in messages):
+            if kind == "metric_msg":
+                metric = content["metric"]
+                points.setdefault(metric["metricName"], []).append((metric["step"], metric["metricValue"]))
+            elif kind == "parameter_msg":
+                parameter = content.get("param") or content["params"]
+                found.parameters[parameter["paramName"].replace("|", ".")] = parameter["paramValue"]
+            elif kind == "log_other":
+                others[content["key"]] = content["value"]
+            elif kind == "file_upload":
+                name = Path(content["additional_params"].get("fileName") or "")
+                if content["upload_type"] == "visualization":
+                    found.pictures.add(content["additional_params"]["figName"])
+                elif content["upload_type"] == "model-element":
+                    group = content["additional_params"]["groupingName"]
+                    found.artifacts.setdefault(group, set()).add(name.name)
+                else:
+                    text = archive.read(content["file_path"]).decode().splitlines()
+                    found.tables[name.stem] = list(csv.DictReader(text))
+    found.metrics = {key: places(of_key) for key, of_key in points.items()}
+    found.summary = {key: of_key[-1][1] for key, of_key in points.items()} | others
+    found.state, found.about = others["state"], others
+    return found
+
+
 READERS = {
+    "comet": from_comet,
     "dvclive": from_dvclive,
     "mlflow": from_mlflow,
     "tensorboard": from_tensorboard,
+    "wandb": from_wandb,
 }

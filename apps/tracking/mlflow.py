@@ -12,6 +12,7 @@ from mlflow.entities import Metric, Param, RunTag
 from apps.tracking import lines
 from apps.tracking.feed import PROJECT, flat
 
+SERVER = os.environ.get("MLFLOW_TRACKING_URI")  # asked for before MLflow itself sets it
 BATCH = 1000
 """Metrics that `log_batch` takes at once; of parameters it takes 100."""
 LONGEST = 6000
@@ -25,7 +26,7 @@ class Tracker:
 
     def __init__(self, folder: Path, run: lines.Run, begin: lines.Line, again: bool):
         with lines.lock("mlflow.database"):  # two that create it at once break it for good, the client does
-            mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db"))
+            mlflow.set_tracking_uri(SERVER or f"sqlite:///{folder}/mlflow.db")
             self._client = mlflow.MlflowClient()
             experiment = self._experiment(folder)
         about = begin["about"]
@@ -47,8 +48,7 @@ class Tracker:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         if experiment := self._client.get_experiment_by_name(name):
             return experiment.experiment_id
-        local = "MLFLOW_TRACKING_URI" not in os.environ
-        return self._client.create_experiment(name, (folder / "artifacts").as_uri() if local else None)
+        return self._client.create_experiment(name, None if SERVER else (folder / "artifacts").as_uri())
 
     def metrics(self, axis: str, places: Sequence[int], values: Sequence[Mapping[str, float]], when: float):
         self._log(

@@ -21,8 +21,10 @@ class Tracker:
 
     def __init__(self, folder: Path, run: lines.Run, begin: lines.Line, again: bool):
         if not ONLINE:
-            for earlier in folder.glob(f"wandb/offline-run-*-{run.id}"):
-                shutil.rmtree(earlier)
+            staged = folder / "staged" / run.id  # where artifacts wait for `wandb sync`
+            for earlier in (*folder.glob(f"wandb/offline-run-*-{run.id}"), staged):
+                shutil.rmtree(earlier, ignore_errors=True)
+            os.environ["WANDB_DATA_DIR"] = str(staged)
         about = begin["about"]
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
@@ -46,8 +48,8 @@ class Tracker:
                 x_transaction_log_flush_interval=0.5,  # seconds; its own 15 would be lost with a kill
             ),
         )
-        self._run.define_metric("*", step_metric="epoch")
-        self._run.define_metric("step_loss", step_metric="step")
+        self._run.define_metric("*", step_metric="epoch", step_sync=False)
+        self._run.define_metric("step_loss", step_metric="step", step_sync=False)
 
     def metrics(self, axis: str, places: Sequence[int], values: Sequence[Mapping[str, float]], when: float):
         for place, of_place in zip(places, values, strict=True):
