@@ -218,7 +218,7 @@ FAULTS = {
     "missing": ("raise ModuleNotFoundError(\"No module named 'wandb'\")", "`make tracking` installs it"),
     "raises": ("raise RuntimeError('the server says\\nno')", "wandb: RuntimeError: the server says no"),
     "exits": ("import sys; sys.exit(3)", "wandb: SystemExit: 3"),
-    "hangs": ("import time; time.sleep(600)", "wandb will finish in the background"),
+    "hangs": ("import time; time.sleep(600)", IN_BACKGROUND := "wandb will finish in the background"),
 }
 
 
@@ -232,10 +232,14 @@ def test_a_tracker_that_fails_costs_a_line_and_little_time(plain, tmp_path, faul
     process = begin(project, "wandb", PYTHONPATH=f"{ROOT}{os.pathsep}{project / 'fakes'}")
     _, errors = process.communicate(timeout=60)
     seconds = time.monotonic() - started
-    for companion in companions(project):
-        companion.kill()
+    if fault == "hangs":
+        for companion in companions(project):
+            companion.kill()
+    settle(project)
     assert process.returncode == 0
-    assert [message in line for line in errors.splitlines()] == [True], errors
+    (line,) = errors.splitlines()
+    assert message in line or IN_BACKGROUND in line, "on a busy machine it may be found out later"
+    assert message in (project / "tracking/log.txt").read_text()
     assert seconds < 10, "of which the training takes one, and more on a busy machine"
     assert results_in(project) == results_in(plain)
 

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from importlib import import_module
 from itertools import cycle
 from pathlib import Path
@@ -194,8 +194,6 @@ def _join(tracker: str, runs: Sequence[lines.Run]) -> None:
 
 def _main() -> None:
     os.setpriority(os.PRIO_PROCESS, 0, 19)
-    with suppress(OSError):  # Linux, where it is set so, heeds the priority of a session as a whole
-        Path("/proc/self/autogroup").write_text("19")
     said = os.dup(2)  # where the person may see it; what libraries print is in the log, standard output
     os.dup2(1, 2)
     tracker, what, *arguments = sys.argv[1:]
