@@ -14,10 +14,21 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import ROOT, command, git, read_csv, tiny_arrays, tiny_params, write_data, write_params
+from conftest import (
+    ROOT,
+    command,
+    few_names,
+    git,
+    read_csv,
+    tiny_arrays,
+    tiny_params,
+    write_data,
+    write_params,
+)
 from tracked import TRACKERS, Found, installed, read
 
 from apps.tracking import lines
+from tools import reproduce
 
 pytestmark = pytest.mark.xdist_group("tracking")  # the finished training is made once
 NAME = "scratch/mlp_relu"
@@ -386,6 +397,24 @@ def test_a_queued_experiment_is_tracked_in_the_project_itself(project):
     assert found.state == "finished"
     assert found.parameters["recipe.learning_rate"] == 0.02
     assert not git(project, "status", "--porcelain")
+
+
+@pytest.mark.slow
+def test_a_whole_pipeline_is_in_every_tracker_and_has_the_same_results(project):
+    before = reproduce.checksums(project / "dvc.lock")
+    run = command(project, "dvc", "repro", "--force", TRACKERS=trackers())
+    assert run.returncode == 0, run.stdout + run.stderr
+    settle(project, 600)
+    assert reproduce.checksums(project / "dvc.lock") == before
+    assert not git(project, "status", "--porcelain", "--", "dvc.yaml", "apps", "stages")
+    for name in few_names():
+        (begun,) = (line for line in told(project, name) if line["event"] == "begin")
+        drawn = {path.parts[-3] for path in (project / "outputs/plots").glob(f"*/{name}.png")}
+        for tracker in TRACKERS:
+            found = read(tracker, project / "tracking", begun["run"])
+            assert found.state == "finished", (name, tracker)
+            assert "test_accuracy" in found.summary, (name, tracker)
+            assert found.pictures == drawn != set(), (name, tracker)
 
 
 EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs/tracking.md").read_text(encoding="utf-8"), re.S)
