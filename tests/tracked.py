@@ -155,14 +155,15 @@ def from_wandb(folder: Path, run: str) -> Found:
             content = record["artifact"]
             paths = {Path(entry["path"]).name for entry in content["manifest"]["contents"]}
             found.artifacts[content["name"].rpartition("-")[2]] = paths
-        for key, value in record.get("history", {}).get("item", {}).items():
-            item = record["history"]["item"]
-            if isinstance(value, dict) and value["_type"] == "image-file":
-                found.pictures.add(key)
-            elif isinstance(value, dict):
-                table = json.loads((place / "files" / value["path"]).read_text())
-                found.tables[key] = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
-            elif not key.startswith("_") and key not in ("step", "epoch"):
+        item = record.get("history", {}).get("item", {})
+        for key, value in item.items():
+            name, _, part = key.partition(".")
+            if value == "image-file":
+                found.pictures.add(name)
+            elif value == "table-file":
+                table = json.loads((place / "files" / item[f"{name}.path"]).read_text())
+                found.tables[name] = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+            elif not part and not key.startswith("_") and key not in ("step", "epoch"):
                 points.setdefault(key, []).append((item["step" if "step" in item else "epoch"], value))
     found.metrics = {key: places(of_key) for key, of_key in points.items()}
     return found

@@ -3,7 +3,7 @@
     python -m apps.tracking.feed TRACKER follow MODEL RUN PID  # a training, as it goes on
     python -m apps.tracking.feed TRACKER catch_up MODEL:RUN…   # what it lacks of finished ones
 
-A tracker is a module of this folder with its library's LIBRARY name and a class Tracker, see `Tracker` here.
+A tracker is a module of this folder, named in TRACKERS, whose class Tracker has what `Tracker` has here.
 """
 
 import os
@@ -45,7 +45,8 @@ class Tracker(Protocol):
     def summary(self, values: Mapping[str, Any]) -> None:
         """Figures and texts on the run as a whole, by name."""
 
-    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None: ...
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """A table: its rows, each by the same columns."""
 
     def picture(self, name: str, path: Path) -> None:
         """A PNG file."""
