@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
 .PHONY: all test test-all lint format experiments docs-check readme edits frameworks processors bench growth \
-	published reproduce lock clean
+	published reproduce lock clean tracking watch
 
 all: .venv/installed
 	@test -e .git || python -m dvc config --local core.no_scm true  # an archive instead of a clone
@@ -30,6 +30,13 @@ lint: .venv/installed
 format: .venv/installed
 	ruff check --fix .
 	ruff format .
+
+# Installs the experiment trackers that TRACKERS may name: docs/tracking.md.
+tracking: .venv/tracking
+
+# Shows the models that are training, and TensorBoard's page if that is installed.
+watch: .venv/installed
+	@python -m apps.watch
 
 # Shows DVC's experiments of the last commit, the best validation accuracy first.
 experiments: .venv/installed
@@ -77,21 +84,33 @@ published: .venv/installed
 reproduce: .venv/installed
 	python -m tools.reproduce
 
-# Compiles requirements.txt from requirements.in: every package, for every system and Python.
+# Compiles the locks: every package, for every system and Python. The optional files may be installed in any
+# combination, so they are compiled together first, and each of them keeps to what came out.
+OPTIONAL := $(wildcard requirements-*.in)
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command "make lock"
 lock: .venv/installed
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
-		--custom-compile-command "make lock" requirements.in --output-file requirements.txt
+	$(COMPILE) --generate-hashes requirements.in --output-file requirements.txt
+	$(COMPILE) $(OPTIONAL) --constraints requirements.txt --output-file .venv/together.txt
+	for file in $(OPTIONAL:.in=); do \
+		$(COMPILE) --generate-hashes $$file.in --constraints requirements.txt --constraints .venv/together.txt \
+			--output-file $$file.txt || exit; \
+	done
 
 clean:
 	rm -rf .venv
 
 # uv installs several times faster than pip; where it cannot, pip does the same.
+UV_INSTALL := UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-}}" .venv/bin/uv pip install --compile-bytecode
+PIP_INSTALL := .venv/bin/python -m pip install --disable-pip-version-check
 .venv/installed: requirements.txt
 	@test ! -L .venv || { echo 'error: .venv is a link, and what it leads to would be emptied: remove it'; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 		echo 'error: $(PYTHON) is not Python 3.11, 3.12 or 3.13; name one: make PYTHON=python3.12'; exit 1; }
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements.in)" && \
-		UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-}}" .venv/bin/uv pip install --compile-bytecode --requirements requirements.txt || \
-		.venv/bin/python -m pip install --disable-pip-version-check --requirement requirements.txt
+	$(PIP_INSTALL) --quiet "$$(grep '^uv==' requirements.in)" && \
+		$(UV_INSTALL) --requirements requirements.txt || $(PIP_INSTALL) --requirement requirements.txt
+	@touch $@
+
+.venv/tracking: requirements-tracking.txt .venv/installed
+	$(UV_INSTALL) --requirements requirements-tracking.txt || $(PIP_INSTALL) --requirement requirements-tracking.txt
 	@touch $@

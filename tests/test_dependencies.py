@@ -118,6 +118,12 @@ def test_imports_run_from_stages_to_their_parts_to_common_to_the_console():
         assert {target.parent.name for target in targets if target.is_file()} <= allowed, path
 
 
+def test_imports_run_from_tools_to_apps_to_stages():
+    for folder, above in (("stages", ("apps", "tools")), ("apps", ("tools",))):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert not {name for name in names_in(path) if name.partition(".")[0] in above}, path
+
+
 def test_what_only_shows_retrains_nothing_and_muon_retrains_its_user_alone(monkeypatch):
     monkeypatch.chdir(ROOT)
     users: dict[str, set[str]] = {}

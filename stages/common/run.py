@@ -154,6 +154,6 @@ def recording(run: Run, what: str, device: str = "cpu", precision: str = "float3
     what: the model in words, printed at the beginning. precision: what products are computed in.
     """
     where = device if precision == "float32" else f"{device}, {precision}"
-    progress.beginning(run.model, where, what)
-    with files.replacing(*results.all_of(run.framework, run.name)) as paths:
+    of_run = results.all_of(run.framework, run.name)
+    with progress.training(run.model, where, what), files.replacing(*of_run) as paths:
         yield Record(run, paths, device, precision)

@@ -250,6 +250,7 @@ class Progress:
     def _flush(self) -> None:
         losses = [np.float32(float(loss)) for loss in self._waiting]
         self._append("losses.csv", *(f"{self._steps + i},{loss!s}" for i, loss in enumerate(losses, start=1)))
+        progress.steps(self._steps, losses)
         self._steps += len(losses)
         self._waiting.clear()
         self._written = time.monotonic()

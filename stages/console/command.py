@@ -14,7 +14,7 @@ from threading import Thread
 
 import psutil
 
-from stages.console import parameters
+from stages.console import parameters, tracking
 from stages.console.errors import UserError, one_line
 
 
@@ -33,6 +33,7 @@ def run(main: Callable[[], None]) -> None:
     try:
         parameters.check()
         main()
+        tracking.join(getattr(sys.modules["__main__"].__spec__, "name", ""))
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:  # a full disk, a missing permission: nothing that a traceback explains

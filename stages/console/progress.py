@@ -1,9 +1,13 @@
 """What a person sees while a model trains."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, SupportsFloat
 
 from tqdm import tqdm
+
+from stages.common import params, results
+from stages.console import tracking
 
 
 class Bar:
@@ -21,13 +25,33 @@ class Bar:
             self._bar.set_postfix_str(f"loss {float(loss):.3f}", refresh=False)
 
 
-def beginning(model: str, where: str, what: str) -> None:
-    """Print what is going to be trained."""
+@contextmanager
+def training(model: str, where: str, what: str) -> Iterator[None]:
+    """Print what is going to be trained in the block, and let trackers follow it."""
     print(f"{model} on {where}\n{what}", flush=True)
+    with _tracked(model, where) if tracking.chosen() else nullcontext():
+        yield
+
+
+def _tracked(model: str, where: str) -> AbstractContextManager[None]:
+    framework, name = model.split(".")
+    known = params.content(params.PATH)
+    recipe = known[framework][name]
+    layers = params.content(params.ARCHITECTURES).get(recipe.get("architecture"))
+    parameters = {"recipe": recipe, "architecture": layers, "device": where}
+    parameters |= {key: known.get(key) for key in ("data", "seed", "threads", "profile")}
+    left = {"folder": results.folder(framework, name), "timings": results.timings(framework, name)}
+    return tracking.run(f"{framework}/{name}", parameters, **left)
+
+
+def steps(done: int, losses: Sequence[SupportsFloat]) -> None:
+    """Take note of the losses of the steps that follow the first `done`."""
+    tracking.steps(done, losses)
 
 
 def epoch(row: dict[str, float | None], epochs: int) -> None:
     """Print one line on a finished epoch, a row of history.csv."""
+    tracking.epoch(row)
     text = (
         f"epoch {row['epoch']}/{epochs}  loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:.2%}"
     )

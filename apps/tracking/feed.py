@@ -1,0 +1,225 @@
+"""Feed one tracker with the lines of runs. Started by `apps.tracking`, a process for each tracker.
+
+    python -m apps.tracking.feed TRACKER follow MODEL RUN PID  # a training, as it goes on
+    python -m apps.tracking.feed TRACKER catch_up MODEL:RUN…   # what it lacks of finished ones
+
+A tracker is a module of this folder, named in TRACKERS, whose class Tracker has what `Tracker` has here.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from importlib import import_module
+from itertools import cycle
+from pathlib import Path
+from typing import Any, Protocol
+
+from apps.tracking import lines
+
+TRACKERS = "tensorboard", "dvclive", "wandb", "comet", "mlflow"
+"""All there are, the ones that start fastest first."""
+PROJECT = "image-classifiers"
+EVERY = 0.25
+"""Seconds between two looks for new lines."""
+SIDE_BY_SIDE = max(2, os.cpu_count() or 1)
+"""Processes that feed a tracker at once, 100 MB each: of short trainings many would be waiting."""
+
+
+class Tracker(Protocol):
+    """A run in a tracker. Made, it has begun; it raises whatever its library raises."""
+
+    CONTINUES: bool
+    """Whether it adds to a run that is there. If not, a run is written anew when something is added."""
+
+    def __init__(self, folder: Path, run: lines.Run, begin: lines.Line, again: bool):
+        """Begin a run, or go on with one. folder: for what the tracker keeps on this machine.
+
+        begin: the run's first line. again: whether all its lines up to now were fed before.
+        """
+
+    def metrics(self, axis: str, places: Sequence[int], values: Sequence[Mapping[str, float]], when: float):
+        """Figures by name at some places of an axis, `step` or `epoch`."""
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Figures and texts on the run as a whole, by name."""
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """A table: its rows, each by the same columns."""
+
+    def picture(self, name: str, path: Path) -> None:
+        """A PNG file."""
+
+    def artifact(self, name: str, path: Path) -> None:
+        """A file or a folder to keep with the run."""
+
+    def close(self, failed: bool) -> None:
+        """End the run; what it has is kept then."""
+
+
+def load(tracker: str) -> type[Tracker]:
+    """The class of a tracker, its library told to be quiet and to keep to tracking/ before it is imported."""
+    folder = lines.folder() / tracker
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(lines.folder().parent)  # and tracking/ stays where it is without DVC_ROOT, too
+    for name in [name for name in os.environ if name.startswith("DVC")]:
+        del os.environ[name]  # else DVCLive takes itself for a part of DVC's experiment
+    variables = {
+        "WANDB_ERROR_REPORTING": "false",  # to its makers, also offline
+        "WANDB_SILENT": "true",
+        **{f"WANDB_{what}_DIR": str(folder / what.lower()) for what in ("CACHE", "CONFIG", "DATA")},
+        "WANDB_ARTIFACT_DIR": str(folder / "artifacts"),
+        "COMET_DISABLE_AUTO_LOGGING": "1",
+        "COMET_LOGGING_CONSOLE": "error",
+        "MPLCONFIGDIR": str(folder / "matplotlib"),  # Comet imports it
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "DVC_NO_ANALYTICS": "true",
+        "DVC_STUDIO_OFFLINE": "true",
+    }
+    os.environ.update(variables)
+    return import_module(f"apps.tracking.{tracker}").Tracker
+
+
+def feed(run: Tracker, line: lines.Line) -> None:
+    """Hand a line over to a tracker's run."""
+    match line["event"]:
+        case "steps":
+            places = range(line["done"] + 1, line["done"] + len(line["losses"]) + 1)
+            run.metrics("step", places, [{"step_loss": loss} for loss in line["losses"]], line["time"])
+        case "epoch":
+            values = {key: value for key, value in line["values"].items() if value is not None}
+            run.metrics("epoch", [values.pop("epoch")], [values], line["time"])
+        case "summary":
+            run.summary(flat({key: value for key, value in line["values"].items() if value is not None}))
+        case "table":
+            run.table(line["name"], line["rows"])
+        case "picture":
+            run.picture(line["name"], lines.folder() / line["path"])
+        case "artifact":
+            run.artifact(line["name"], lines.folder() / line["path"])
+
+
+def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested mappings as one, its keys joined by dots."""
+    found = {}
+    for key, value in values.items():
+        inside = isinstance(value, Mapping)
+        found |= flat(value, f"{above}{key}.") if inside else {f"{above}{key}": value}
+    return found
+
+
+def follow(tracker: str, name: str, run_id: str, writer: str) -> None:
+    """Feed a run whose lines are being written, until it ends or the process `writer` is gone."""
+    run = lines.Run(name, run_id)
+    with lines.lock(f"{run_id}.{tracker}"):
+        if run.fed(tracker):  # by a stage after the training, for this process had to wait long
+            return
+        opened, count, state = None, 0, "failed"
+        for line in _growing(run, int(writer)):
+            if opened is None:
+                opened = load(tracker)(lines.folder() / tracker, run, line, again=False)
+            feed(opened, line)
+            count += 1
+            state = line.get("state", state)
+        if opened:
+            opened.close(failed=state == "failed")
+            run.append("fed", tracker=tracker, count=count)
+
+
+def _growing(run: lines.Run, writer: int) -> Iterator[lines.Line]:
+    """The lines of a run as they come."""
+    rest = b""
+    with run.path.open("rb") as file:
+        while True:
+            gone = os.getppid() != writer
+            *texts, rest = (rest + file.read()).split(b"\n")
+            for text in texts:
+                line = lines.parse(text)
+                if line and line["run"] == run.id and line["event"] != "fed":
+                    yield line
+                    if line["event"] == "end":
+                        return
+            if gone:
+                return
+            time.sleep(EVERY)
+
+
+def catch_up(tracker: str, runs: Sequence[lines.Run], overtaken: Callable[[], bool] = lambda: False) -> int:
+    """Feed what the tracker lacks of these runs; how many lacked something. Ends early once `overtaken`."""
+    kind, changed = None, 0
+    for run in runs:
+        if overtaken():
+            break
+        with lines.lock(f"{run.id}.{tracker}"):
+            told, count = run.lines(), run.fed(tracker)
+            if count == len(told):
+                continue
+            kind = kind or load(tracker)
+            start = count if kind.CONTINUES else 0
+            opened = kind(lines.folder() / tracker, run, told[0], again=start > 0)
+            for line in _latest(told[start:]):
+                feed(opened, line)
+            opened.close(failed=all(line.get("state") != "finished" for line in told))
+            run.append("fed", tracker=tracker, count=len(told))
+            changed += 1
+    return changed
+
+
+def _latest(told: Sequence[lines.Line]) -> list[lines.Line]:
+    """The lines without those on something of which a later one tells anew."""
+    last = {(line["event"], line["name"]): line for line in told if "name" in line}
+    return [line for line in told if "name" not in line or last[line["event"], line["name"]] is line]
+
+
+def _wait_for_turn(tracker: str) -> AbstractContextManager[Any]:
+    """A lock, held, of which there are SIDE_BY_SIDE for a tracker."""
+    for place in cycle(range(SIDE_BY_SIDE)):
+        lock = lines.lock(f"{tracker}.{place}", timeout=0)
+        try:
+            return lock.acquire()
+        except TimeoutError:
+            time.sleep(EVERY / SIDE_BY_SIDE)
+
+
+def _join(tracker: str, runs: Sequence[lines.Run]) -> None:
+    """Feed what a stage has found, unless a later stage wants more: then that does all."""
+    newest, this = lines.folder() / "locks" / f"{tracker}.newest", str(os.getpid())
+    newest.write_text(this)
+    with lines.lock(f"{tracker}.catch_up"):
+        catch_up(tracker, runs, overtaken=lambda: newest.read_text() != this)
+
+
+def _main() -> None:
+    os.setpriority(os.PRIO_PROCESS, 0, 19)
+    said = os.dup(2)  # where the person may see it; what libraries print is in the log, standard output
+    os.dup2(1, 2)
+    tracker, what, *arguments = sys.argv[1:]
+    try:
+        with _wait_for_turn(tracker):
+            if what == "follow":
+                follow(tracker, *arguments)
+            else:
+                _join(tracker, [lines.Run(*argument.split(":")) for argument in arguments])
+    except BaseException as error:  # whatever a library raises: here it ends one tracker, and nothing else
+        text = f"tracking: {tracker}: {explain(tracker, error)}\n"
+        for place in (said, 2):
+            try:
+                os.write(place, text.encode())
+            except OSError:  # the training has ended
+                continue
+        os._exit(1)  # without its threads, which may hang
+
+
+def explain(tracker: str, error: BaseException) -> str:
+    """Why a tracker does not work, in one line."""
+    if isinstance(error, ImportError):
+        return f"{' '.join(str(error).split())}: `make tracking` installs it"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,127 @@
+"""The lines that tell of the runs, from which every tracker is fed: tracking/runs/<framework>/<model>.jsonl.
+
+A line is a JSON object: the run's id as `run`, the seconds since 1970 as `time`, and as `event` one of these:
+
+| event | content |
+| --- | --- |
+| begin | parameters: nested. about: commit, experiment, machine, versions |
+| steps | losses of the steps after the first `done` |
+| epoch | values: a row of history.csv |
+| summary | name, values: figures and texts by name |
+| table | name, rows: a list of mappings |
+| picture | name, path: a PNG file below tracking/ |
+| artifact | name, path: a file or a folder below tracking/ |
+| end | state: finished or failed. result: which results it left, see `finished.fingerprint` |
+| fed | tracker: which one has the run's first `count` lines, those of this kind not counted |
+
+Files that lines name are kept in tracking/files/, by their content: as links where that is possible.
+"""
+
+import json
+import os
+import shutil
+import time
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Line = dict[str, Any]
+
+
+def folder() -> Path:
+    """Where all that is tracked lies: also of queued experiments, which DVC runs in a copy of the project."""
+    return Path(os.environ.get("DVC_ROOT", ""), "tracking").absolute()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of the model `name`, framework/model."""
+
+    name: str
+    id: str
+
+    @property
+    def path(self) -> Path:
+        """Where its lines are, among those of other runs of the model."""
+        return path_of(self.name)
+
+    def append(self, event: str, **content: Any) -> None:
+        """Add a line; `time` is now if it is not given."""
+        line = {"event": event, "run": self.id, "time": round(time.time(), 3), **content}
+        with self.path.open("ab") as file:
+            file.write(json.dumps(line, default=str).encode() + b"\n")  # one write: others append, too
+
+    def lines(self) -> list[Line]:
+        """Its lines up to now, but for those of the kind fed."""
+        return [line for line in read(self.name) if line["run"] == self.id and line["event"] != "fed"]
+
+    def fed(self, tracker: str) -> int:
+        """How many of its lines the tracker has."""
+        counts = [
+            line["count"]
+            for line in read(self.name)
+            if line["run"] == self.id and line["event"] == "fed" and line["tracker"] == tracker
+        ]
+        return counts[-1] if counts else 0
+
+
+def lock(purpose: str, timeout: float = -1) -> AbstractContextManager[Any]:
+    """A lock between the processes that track, by what it is for."""
+    from filelock import FileLock  # which imports much, and a training's companion needs none
+
+    place = folder() / "locks"
+    place.mkdir(parents=True, exist_ok=True)
+    return FileLock(place / purpose.replace("/", "-"), timeout=timeout)
+
+
+def path_of(name: str) -> Path:
+    """Where the lines of a model's runs are; a torn line at the file's end is closed."""
+    path = folder() / "runs" / f"{name}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        if file.tell() and (file.seek(-1, os.SEEK_END), file.read())[1] != b"\n":
+            file.write(b"\n")
+    return path
+
+
+def parse(text: bytes) -> Line | None:
+    """A line, or None if it is torn."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def read(name: str) -> list[Line]:
+    """All lines of a model's runs."""
+    path = folder() / "runs" / f"{name}.jsonl"
+    if not path.exists():
+        return []
+    return [line for text in path.read_bytes().splitlines() if (line := parse(text))]
+
+
+def keep(source: Path, digest: str) -> str:
+    """Keep a file or a folder, whose content has this digest; the path below tracking/ where it is then."""
+    source = source.resolve()
+    kept = Path("files", digest, source.name)
+    target = folder() / kept
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copy = target.with_name(f"{target.name}.{os.getpid()}")
+        if source.is_dir():
+            shutil.copytree(source, copy, copy_function=_link)
+        else:
+            _link(source, copy)
+        try:
+            copy.rename(target)
+        except OSError:  # another process was faster
+            shutil.rmtree(copy)
+    return kept.as_posix()
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)

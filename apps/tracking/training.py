@@ -1,0 +1,40 @@
+"""The lines with which a training begins and ends. Imports little, for it runs beside the training."""
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from apps.tracking import lines
+from stages.console import machine
+
+
+def about() -> dict[str, Any]:
+    """Which code and which machine a run is of."""
+    found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+    return {
+        "git_commit": found.stdout.strip() or None,
+        "dvc_revision": os.environ.get("DVC_EXP_BASELINE_REV") or found.stdout.strip() or None,
+        "dvc_version": version("dvc"),
+        "experiment": os.environ.get("DVC_EXP_NAME"),
+        "processor": machine.processor(),
+        "system": machine.system(),
+    }
+
+
+def fingerprint(folder: Path, timings: Path) -> str:
+    """What tells the results of a training from those of all others: the seconds in its timings do."""
+    content = (folder / "model.json").read_bytes() + timings.read_bytes()
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def of_training(folder: Path, timings: Path) -> Iterator[lines.Line]:
+    """The lines on what a training left, with which its run ends."""
+    result = fingerprint(folder, timings)
+    yield {"event": "summary", "name": "timings", "values": json.loads(timings.read_text(encoding="utf-8"))}
+    yield {"event": "artifact", "name": "model", "path": lines.keep(folder, result)}
+    yield {"event": "end", "state": "finished", "result": result}

@@ -1,0 +1,104 @@
+"""Show the models that are training, their epochs and losses, new every second.
+
+    make watch      (python -m apps.watch)
+
+Reads what the trainers write while they train, whether or not trackers follow them. Where TensorBoard is
+installed its page is served, too; it shows the runs of TRACKERS=tensorboard. Ctrl-C ends both.
+"""
+
+import csv
+import importlib.util
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from itertools import count
+from pathlib import Path
+
+from apps.tracking import lines
+from stages.common import results
+from stages.console import command
+
+EVERY = 1.0
+"""Seconds between two looks."""
+PORT = 6006
+"""TensorBoard's, or the next that is free."""
+RECENT = 100
+"""How many steps the loss shown is the mean of."""
+
+
+def main() -> None:
+    command.no_arguments(__doc__)
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, lambda *_: sys.exit())  # and with it TensorBoard
+    with tensorboard() as note:
+        while True:
+            clear = "\033[H\033[J" if sys.stdout.isatty() else ""
+            print(f"{clear}{note}\n{overview()}", flush=True)
+            time.sleep(EVERY)
+
+
+@contextmanager
+def tensorboard() -> Iterator[str]:
+    """Serve TensorBoard's page during the block; where that is."""
+    if importlib.util.find_spec("tensorboard") is None:
+        yield "TensorBoard is not installed: `make tracking` installs it"
+        return
+    folder, port = lines.folder() / "tensorboard", str(free_port())
+    folder.mkdir(parents=True, exist_ok=True)
+    options = ["--logdir", str(folder), "--port", port, "--reload_interval", "1"]
+    with (
+        (lines.folder() / "log.txt").open("ab") as log,
+        subprocess.Popen(
+            [sys.executable, "-m", "tensorboard.main", *options], stdout=log, stderr=log
+        ) as page,
+    ):
+        try:
+            yield f"TensorBoard: http://localhost:{port}/"
+        finally:
+            page.terminate()
+
+
+def free_port() -> int:
+    """The first port from PORT on that nothing on this machine listens at."""
+    for port in count(PORT):
+        with closing(socket.socket()) as tried:
+            if tried.connect_ex(("localhost", port)):
+                return port
+
+
+def overview() -> str:
+    """A line for each model that is training at the moment."""
+    found = sorted((results.OUTPUTS / "models").glob("*/*.partial"))
+    return "\n".join(map(state, found)) or "no model is training"
+
+
+def state(folder: Path) -> str:
+    """How far a model is whose results are being written to this folder."""
+    name = f"{folder.parent.name}/{folder.stem}"
+    losses, epochs = (rows(folder / f"{kind}.csv") for kind in ("losses", "history"))
+    if not losses:
+        return f"{name:<30} is training"
+    recent = [float(row["loss"]) for row in losses[-RECENT:]]
+    text = f"{name:<30} step {losses[-1]['step']}  loss {sum(recent) / len(recent):.4f}"
+    if epochs:
+        text += f"  epoch {epochs[-1]['epoch']}"
+        if epochs[-1]["validation_accuracy"]:
+            text += f"  validation accuracy {float(epochs[-1]['validation_accuracy']):.2%}"
+    return text
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """The whole rows of a table that is being written; none if it is not there, or not any more."""
+    try:
+        *whole, _ = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        return []
+    return list(csv.DictReader(whole))
+
+
+if __name__ == "__main__":
+    command.run(main)

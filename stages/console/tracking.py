@@ -1,0 +1,164 @@
+"""Tells experiment trackers of a training, without a tracker in the training's process.
+
+Trackers draw from Python's random numbers, replace hooks, phone home and hang. So TRACKERS=wandb,mlflow,…
+starts `python -m apps.tracking`, which gets a JSON line for every event through a pipe. Nothing here waits
+for it, but for the few seconds of PATIENCE at the end; what goes wrong is a line on standard error.
+Without TRACKERS nothing happens.
+
+    with tracking.run("mine/first_try", {"learning_rate": 0.1}):
+        tracking.steps(0, [2.3, 2.2])
+        tracking.epoch({"epoch": 1, "train_loss": 2.1})
+"""
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Thread
+from typing import Any, SupportsFloat
+
+ROOT = Path(__file__).resolve().parents[2]
+WAITING = 1 << 20
+"""Bytes of lines that wait for a companion that does not read; what comes after them is lost."""
+PATIENCE = 4.0
+"""Seconds that a process waits at its end until its companion has taken over what there is to do."""
+TAKEN = b"taken"
+"""The line with which the companion says that it has."""
+JOINING = {"stages.evaluate": "scores", "stages.visualize": "pictures", "stages.export": "models"}
+"""The stages whose results join the runs of the trainings, and what they are."""
+
+
+def chosen() -> str:
+    """The trackers that TRACKERS names, with commas between them."""
+    return os.environ.get("TRACKERS", "").replace(" ", "").strip(",")
+
+
+class Companion:
+    """The process that feeds the trackers, seen from the one that it accompanies."""
+
+    def __init__(self, *arguments: str):
+        self._waiting, self._heard, self._taken, self._complained = bytearray(), b"", False, False
+        paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "apps.tracking", *arguments],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._in, self._out = self._process.stdin.fileno(), self._process.stderr.fileno()
+        os.set_blocking(self._in, False)
+        os.set_blocking(self._out, False)
+
+    def send(self, event: str, **content: Any) -> None:
+        """Hand over a line; what cannot be written at once waits."""
+        line = json.dumps({"event": event, "time": round(time.time(), 3), **content}, default=str) + "\n"
+        if len(self._waiting) + len(line) > WAITING:
+            self._complain("the trackers do not keep up: they lack a part of this training")
+        else:
+            self._waiting += line.encode()
+        self._write()
+        self._listen()
+
+    def take_leave(self) -> None:
+        """Wait until the companion goes on alone, at most for PATIENCE."""
+        end = time.monotonic() + PATIENCE
+        while not self._taken and self._process.poll() is None and (left := end - time.monotonic()) > 0:
+            wanting = [self._in] if self._waiting else []
+            select.select([self._out], wanting, [], min(left, 0.05))
+            self._write()
+            self._listen()
+        self._listen()
+        self._complain("the trackers may lack a part: the process that feeds them does not answer")
+        for pipe in (self._process.stdin, self._process.stderr):
+            with suppress(OSError):
+                pipe.close()
+        Thread(target=self._process.wait, daemon=True).start()
+
+    def _write(self) -> None:
+        try:
+            while self._waiting:
+                del self._waiting[: os.write(self._in, self._waiting)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._waiting.clear()
+            self._listen()  # it may say why
+            self._complain("the trackers lack a part: the process that feeds them has ended")
+
+    def _listen(self) -> None:
+        """Show what the companion has to say."""
+        with suppress(BlockingIOError):
+            self._heard += os.read(self._out, 1 << 16)
+        *lines, self._heard = self._heard.split(b"\n")
+        for line in lines:
+            if line == TAKEN:
+                self._taken = True
+            else:
+                print(line.decode(errors="replace"), file=sys.stderr, flush=True)
+
+    def _complain(self, text: str) -> None:
+        """Say once what is wrong, unless the companion has said it, or is done."""
+        if not self._complained and not self._taken:
+            print(f"tracking: {text}", file=sys.stderr, flush=True)
+        self._complained = True
+
+
+_companion: Companion | None = None
+
+
+@contextmanager
+def run(name: str, parameters: Mapping[str, Any], **results: Path) -> Iterator[None]:
+    """Let the trackers follow the block: a run that has failed if the block raises.
+
+    name: of the model, framework/model. parameters: what it is trained with. results: the files that it
+    leaves, `folder` and `timings`.
+    """
+    global _companion
+    if not chosen():
+        yield
+        return
+    try:
+        _companion = Companion("follow", chosen(), name)
+    except OSError as error:
+        print(f"tracking: {error.strerror}: this training is not tracked", file=sys.stderr, flush=True)
+    send("begin", parameters=parameters)
+    state = "failed"
+    try:
+        yield
+        state = "finished"
+    finally:
+        send("end", state=state, **results)
+        if _companion:
+            _companion.take_leave()
+        _companion = None
+
+
+def send(event: str, **content: Any) -> None:
+    """Tell of an event, if trackers follow."""
+    if _companion:
+        _companion.send(event, **content)
+
+
+def steps(done: int, losses: Sequence[SupportsFloat]) -> None:
+    """Tell of the losses of the steps that follow the first `done`."""
+    if losses:
+        send("steps", done=done, losses=list(map(float, losses)))
+
+
+def epoch(values: Mapping[str, float | None]) -> None:
+    """Tell of a finished epoch: its figures by name, the number of the epoch as `epoch`."""
+    send("epoch", values=dict(values))
+
+
+def join(module: str) -> None:
+    """Let what the stage has found join the runs of the trainings, if there are trackers."""
+    if chosen() and module in JOINING:
+        with suppress(OSError):
+            Companion("join", chosen(), JOINING[module]).take_leave()

@@ -1,0 +1,84 @@
+"""`make watch` shows a training while it goes on."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from test_tracking import begin, environment, prepare, settle
+from tracked import installed
+
+from apps import watch
+
+
+@contextmanager
+def watching(project: Path, trackers: str) -> Iterator[subprocess.Popen]:
+    """`apps.watch` beside a training that goes on and on."""
+    training = begin(prepare(project, epochs=100_000), trackers)
+    shown = subprocess.Popen(
+        [sys.executable, "-m", "apps.watch"],
+        cwd=project,
+        env=environment(project, ""),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield shown
+    finally:
+        for process in (shown, training):
+            process.terminate()
+            process.communicate(timeout=30)
+        settle(project)
+
+
+def test_the_loss_of_a_running_model_moves_at_least_every_two_seconds(tmp_path):
+    with watching(tmp_path, "") as shown:
+        steps, started = [], None
+        for line in shown.stdout:
+            if found := re.match(r"scratch/mlp_relu +step (\d+)  loss \d", line):
+                started = started or time.monotonic()
+                steps.append(int(found[1]))
+                if len(steps) == 5:
+                    break
+        seconds = time.monotonic() - started
+    assert len(set(steps)) >= seconds / 2 and steps == sorted(steps)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not installed("tensorboard"), reason="needs TensorBoard: `make tracking` installs it")
+def test_the_page_of_tensorboard_has_the_losses_of_a_running_model(tmp_path):
+    with watching(tmp_path, "tensorboard") as shown:
+        address = re.search(r"http://\S+/", shown.stdout.readline())[0]
+        counts: set[int] = set()
+        end = time.monotonic() + 90
+        while len(counts) < 3 and time.monotonic() < end:
+            time.sleep(2)
+            try:
+                runs = json.load(urllib.request.urlopen(f"{address}data/plugin/scalars/tags"))
+                for run in (name for name, tags in runs.items() if "step_loss" in tags):
+                    query = f"{address}data/plugin/scalars/scalars?run={run}&tag=step_loss"
+                    last = json.load(urllib.request.urlopen(query))[-1]
+                    counts.add(last[1])
+            except OSError:  # it has not started
+                continue
+    assert len(counts) == 3, "it shows more steps every time"
+
+
+def test_a_row_that_is_being_written_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert watch.overview() == "no model is training"
+    folder = tmp_path / "outputs/models/pytorch/cnn.partial"
+    folder.mkdir(parents=True)
+    assert watch.overview().split() == ["pytorch/cnn", "is", "training"]
+    (folder / "losses.csv").write_text("step,loss\n1,3.0\n2,1.0\n3,0.")
+    (folder / "history.csv").write_text("epoch,validation_accuracy\n1,0.5\n")
+    assert watch.overview().split(maxsplit=1) == [
+        "pytorch/cnn",
+        "step 2  loss 2.0000  epoch 1  validation accuracy 50.00%",
+    ]
