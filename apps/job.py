@@ -11,14 +11,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from threading import Thread
 from typing import Any, TypeVar
 
 import dvc.cli
 import dvc.repo
 import psutil
+
+from stages.console.errors import UserError
 
 FORK = multiprocessing.get_context("fork")
 PATIENCE = 5
@@ -75,9 +77,28 @@ class Job:
 
 
 def apart(function: Callable[..., T], *arguments: Any) -> T:
-    """What a function returns or raises that is called in a process of its own."""
-    with ProcessPoolExecutor(1, FORK) as pool:
-        return pool.submit(function, *arguments).result()
+    """What a function returns that is called in a process of its own. Raises the UserError that it raises."""
+    receiving, sending = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=_answer, args=(sending, function, arguments))
+    process.start()
+    sending.close()
+    try:
+        answer = receiving.recv()
+    except EOFError:
+        sys.exit(1)  # it has printed why
+    finally:
+        process.join()
+    if isinstance(answer, UserError):
+        raise answer
+    return answer
+
+
+def _answer(sending: Connection, function: Callable[..., T], arguments: tuple[Any, ...]) -> None:
+    os.setpgrp()  # Ctrl-C does not end it in the midst of writing dvc.lock
+    try:
+        sending.send(function(*arguments))
+    except UserError as error:
+        sending.send(error)
 
 
 def _reproduce(stage: str, output: int, lifeline: Lifeline) -> None:

@@ -76,6 +76,7 @@ def alone() -> Iterator[None]:
 
     Jobs inherit the lock: those of a killed pipeline, too, end before the next begins.
     """
+    LOCK.parent.mkdir(exist_ok=True)
     with LOCK.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

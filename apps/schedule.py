@@ -51,7 +51,7 @@ class Schedule:
         self.running: dict[str, Stage] = {}
         self.succeeded: set[str] = set()
         self.failed: set[str] = set()
-        self.left_out: set[str] = set()
+        self.left_out: list[str] = []
         self._chains: dict[str, float] = {}
         for stage in reversed(self.waiting.values()):
             after = [chain for name, chain in self._chains.items() if stage.name in self.waiting[name].needs]
@@ -82,9 +82,9 @@ class Schedule:
         del self.running[name]
         (self.succeeded if succeeded else self.failed).add(name)
         for other, stage in list(self.waiting.items()):
-            if stage.needs & (self.failed | self.left_out):
+            if stage.needs & {*self.failed, *self.left_out}:
                 del self.waiting[other]
-                self.left_out.add(other)
+                self.left_out.append(other)
 
     def seconds_left(self, spent: Mapping[str, float]) -> float:
         """About how long the rest takes. spent: for how many seconds each running stage has been running."""
