@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from apps.job import Job, Lifeline, apart
+from apps.job import Job, Lifeline, apart, warm_up
 from apps.overview import Overview
 from apps.schedule import Plan, Schedule
 from stages.common import params
@@ -100,6 +100,7 @@ def put_in_order(new: dict[str, list[str]]) -> None:
 
 def run(schedule: Schedule) -> dict[str, list[str]]:
     """Run all stages that can be run; the last lines of those that failed."""
+    warm_up()
     lifeline = Lifeline()
     jobs: dict[str, Job] = {}
     failures = {}
