@@ -84,7 +84,8 @@ def warm_up() -> None:
 
 
 def apart(function: Callable[..., T], *arguments: Any) -> T:
-    """What a function returns that is called in a process of its own. Raises the UserError that it raises."""
+    """What a function returns that is called in a process of its own, for DVC leaves threads behind, which a
+    process that forks must not have. Raises the UserError that it raises."""
     receiving, sending = FORK.Pipe(duplex=False)
     process = FORK.Process(target=_answer, args=(sending, function, arguments))
     process.start()

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from apps.job import Job, Lifeline, apart, warm_up
 from apps.overview import Overview
-from apps.schedule import Plan, Schedule
+from apps.plan import look, put_in_order
+from apps.schedule import Schedule
 from stages.common import params
 from stages.console import command
 from stages.console.errors import UserError
@@ -84,18 +85,6 @@ def alone() -> Iterator[None]:
             print("another pipeline runs in this folder: waiting for its end", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def look(targets: list[str]) -> Plan:
-    from apps import plan  # not in the process that forks: see there
-
-    return plan.look(targets)
-
-
-def put_in_order(new: dict[str, list[str]]) -> None:
-    from apps import plan
-
-    plan.put_in_order(new)
 
 
 def run(schedule: Schedule) -> dict[str, list[str]]:

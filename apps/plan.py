@@ -1,10 +1,8 @@
-"""What there is to do, as DVC sees it, and what that is expected to take.
-
-Imports NumPy, whose threads a process that starts others by fork must not have: it gets a process of its own.
-"""
+"""What there is to do, as DVC sees it, and what that is expected to take."""
 
 import csv
 import statistics
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -14,11 +12,25 @@ from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from dvc.utils.serialize import modify_yaml
 from joblib import cpu_count
 
-from apps.schedule import Plan, Stage
+from apps.schedule import Stage
 from stages.common import results
 from stages.console.errors import UserError, one_line
 
 SPEED = Path(__file__).parent.parent / "docs/speed.csv"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What there is to do, and what to do it with.
+
+    stages: in the order in which `dvc repro` runs them. new: for each of DVC's lock files the stages that it
+    does not name yet, in this order. processors: how many may be used. mebibytes: of memory that are free.
+    """
+
+    stages: list[Stage]
+    new: dict[str, list[str]]
+    processors: int
+    mebibytes: float
 
 
 def look(targets: list[str]) -> Plan:

@@ -19,20 +19,6 @@ class Stage:
     mebibytes: float
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What there is to do, and what to do it with.
-
-    stages: in the order in which `dvc repro` runs them. new: for each of DVC's lock files the stages that it
-    does not name yet, in this order. processors: how many may be used. mebibytes: of memory that are free.
-    """
-
-    stages: list[Stage]
-    new: dict[str, list[str]]
-    processors: int
-    mebibytes: float
-
-
 class Schedule:
     """The stages that are to run, and how far they are.
 
