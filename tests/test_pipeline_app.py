@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,8 +27,9 @@ Stages = dict[str, tuple[str, list[str]]]
 
 
 @pytest.fixture
-def toy(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a project of such stages, and others of the same ones when called again."""
+def toy(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Makes a project of such stages, and others when called again; ends what still runs in them."""
+    made = []
 
     def make(stages: Stages, name: str = "toy") -> Path:
         project = tmp_path / name
@@ -39,9 +40,13 @@ def toy(tmp_path: Path) -> Callable[..., Path]:
             shutil.copy(ROOT / file, project)
         (project / "source").write_text("source")
         write_stages(project, stages)
+        made.append(project)
         return project
 
-    return make
+    yield make
+    for project in made:
+        for process in commands_of(project):
+            process.kill()
 
 
 def write_stages(project: Path, stages: Stages) -> None:
