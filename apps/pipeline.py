@@ -40,11 +40,11 @@ def main() -> None:
     try:
         with alone():
             plan = apart(look, arguments.targets)
-            jobs = arguments.jobs or max(1, plan.processors // threads)
-            schedule = Schedule(plan.stages, jobs, plan.mebibytes)
-            if not schedule.total:
+            if plan is None:
                 print("Data and pipelines are up to date.")
                 return
+            jobs = arguments.jobs or max(1, plan.processors // threads)
+            schedule = Schedule(plan.stages, jobs, plan.mebibytes)
             try:
                 failures = run(schedule)
             finally:

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from conftest import ROOT, command, dvc, edit_params, git, ran
 
-from apps import plan
+from apps import costs
 from stages.common import results
 from tools import reproduce
 
@@ -321,13 +321,13 @@ scratch/other,30,1,1,100
 def test_costs_are_those_of_the_last_run_or_else_what_the_bench_measured(trained, monkeypatch):
     """The model pytorch/linear took 0.5 + 0.1 s when `trained` was made, sklearn/knn_3 2.5 + 0.1 s."""
     (trained / "speed.csv").write_text(SPEED)
-    monkeypatch.setattr(plan, "SPEED", trained / "speed.csv")
-    costs = plan.Costs()
+    monkeypatch.setattr(costs, "SPEED", trained / "speed.csv")
+    expected = costs.Costs()
     stages = ["train_pytorch@linear", "train_sklearn@knn_3", "train_pytorch@other", "evaluate"]
-    assert [costs.seconds(name) for name in stages] == pytest.approx([2.6, 4.6, 10.25, 9.25])
-    own = costs.mebibytes("train_pytorch@linear") - 800
+    assert [expected.seconds(name) for name in stages] == pytest.approx([2.6, 4.6, 10.25, 9.25])
+    own = expected.mebibytes("train_pytorch@linear") - 800
     assert 20 < own < 1000
-    assert [costs.mebibytes(name) - own for name in stages] == [800, 900, 900, 900]
+    assert [expected.mebibytes(name) - own for name in stages] == [800, 900, 900, 900]
 
 
 @pytest.mark.slow
