@@ -8,13 +8,26 @@ PROGRAMS ?=  # of `make published`: all, if none is named
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
-.PHONY: all test test-all lint format experiments docs-check readme edits frameworks processors bench growth \
+# `make quick` trains these; one or two a framework, each a few seconds, two pairs of one architecture.
+QUICK ?= train_pytorch@sprint train_pytorch@mlp train_tensorflow@sprint train_scratch@mlp_relu train_sklearn@knn_3
+
+.PHONY: all quick test test-all lint format experiments docs-check readme edits frameworks processors bench growth \
 	published reproduce lock clean tracking watch
 
 all: .venv/installed
 	@test -e .git || python -m dvc config --local core.no_scm true  # an archive instead of a clone
-	python -m dvc repro
+	python -m apps.pipeline
 	@python -m dvc metrics show
+
+# A first result after a minute: a few models, evaluated, drawn and reported. `make` goes on from there.
+# What is made of all models is made outside DVC, whose record of it is that of a whole run.
+quick: .venv/installed
+	@test -e .git || python -m dvc config --local core.no_scm true
+	python -m apps.pipeline $(QUICK) embed_images
+	python -m stages.evaluate
+	python -m stages.compare_models
+	python -m stages.visualize
+	@python -m stages.report
 
 test: .venv/installed
 	python -m pytest

@@ -2,7 +2,8 @@
 
     python -m stages.report
 
-Reads data/dataset.json, outputs/{tables,comparison,plots,models,timings}/ and outputs/parity.csv.
+Reads data/dataset.json, outputs/{tables,comparison,plots,models,timings}/ and, if it is there,
+outputs/parity.csv.
 Writes outputs/report/: index.html, resume.md and cost.csv (parameters and seconds). Seconds and machines are
 those of the trainings. Seconds differ from run to run: this is, beside the timings, the one result that two
 runs do not repeat to the bit.
@@ -65,6 +66,7 @@ def main() -> None:
         summary[key] = pd.Series({model: getattr(timings[model], key) for model in names})
     summary = summary.sort_values("accuracy", ascending=False, kind="stable")
     added = tables["contributions"]
+    parity = results.OUTPUTS / "parity.csv"
     content = {
         "data": data,
         "summary": records(summary.reset_index()),
@@ -76,7 +78,7 @@ def main() -> None:
         "contributing": len(added) > 0,
         "adding": adding(added),
         "harming": adding(added.assign(gain=-added.gain)),
-        "parity": records(load_table(results.OUTPUTS / "parity.csv", PARITY)),
+        "parity": records(load_table(parity, PARITY)) if parity.exists() else [],
         "pictures": pictures(PLOTS / "overall", OVERALL) | speed_picture(summary),
         "models": models(list(summary.index), tables["per_class"]),
         "environment": environment(timings),

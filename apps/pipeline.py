@@ -1,0 +1,128 @@
+"""Run the pipeline on all cores: what `dvc repro` does, stages side by side.
+
+    python -m apps.pipeline                       every stage that is not up to date
+    python -m apps.pipeline evaluate --jobs 4     one, and those that it needs
+
+A stage starts as soon as those that it needs are done, the longest first. DVC itself runs it, so results,
+dvc.lock and the cache are those of `dvc repro`. A stage that fails stops those that need it, no others.
+Interrupted or killed, the next run goes on where this one was.
+"""
+
+import argparse
+import fcntl
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from pathlib import Path
+
+from apps.scheduling.job import Job, Lifeline, apart, warm_up
+from apps.scheduling.overview import Overview
+from apps.scheduling.plan import look, put_in_order
+from apps.scheduling.schedule import Schedule
+from stages.common import params
+from stages.console import command
+from stages.console.errors import UserError
+
+LAST_LINES = 10
+"""Of a stage that failed."""
+LOCK = Path(".dvc/tmp/pipeline.lock")
+GLANCE = 0.25
+"""Seconds between two looks at what the jobs do."""
+
+
+def main() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    arguments = parse()
+    threads = params.read("threads", params.Threads)
+    try:
+        with alone():
+            plan = apart(look, arguments.targets)
+            if plan is None:
+                print("Data and pipelines are up to date.")
+                return
+            jobs = arguments.jobs or max(1, plan.processors // threads)
+            schedule = Schedule(plan.stages, jobs, plan.mebibytes)
+            try:
+                failures = run(schedule)
+            finally:
+                if any(len(names) > 1 for names in plan.new.values()):
+                    apart(put_in_order, plan.new)
+    except KeyboardInterrupt:
+        print("interrupted; the next run goes on from here", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    if failures:
+        raise UserError(in_words(schedule, failures))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("targets", nargs="*", help="as `dvc repro` takes them; all stages, if none is named")
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="stages at once (what the processors allow with `threads` each)"
+    )
+    arguments = parser.parse_args()
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise UserError(f"--jobs is {arguments.jobs}; allowed: 1 and more")
+    return arguments
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let no other pipeline run in this folder meanwhile; wait for the end of one that does.
+
+    Jobs inherit the lock: those of a killed pipeline, too, end before the next begins.
+    """
+    LOCK.parent.mkdir(exist_ok=True)
+    with LOCK.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another pipeline runs in this folder: waiting for its end", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def run(schedule: Schedule) -> dict[str, list[str]]:
+    """Run all stages that can be run; the last lines of those that failed."""
+    warm_up()
+    lifeline = Lifeline()
+    jobs: dict[str, Job] = {}
+    failures = {}
+    try:
+        with Overview(schedule) as overview:
+            while schedule.waiting or jobs:
+                while name := schedule.start():
+                    jobs[name] = Job(name, lifeline)
+                overview.refresh(jobs)
+                ended = wait([job.sentinel for job in jobs.values()], GLANCE)
+                for name in [name for name, job in jobs.items() if job.sentinel in ended]:
+                    job = jobs.pop(name)
+                    succeeded = job.end()
+                    if not succeeded:
+                        failures[name] = job.lines()[-LAST_LINES:]
+                    schedule.end(name, succeeded)
+                    overview.ended(name, job, succeeded)
+    finally:
+        lifeline.cut()
+        for job in jobs.values():
+            job.end()
+    return failures
+
+
+def in_words(schedule: Schedule, failures: dict[str, list[str]]) -> str:
+    """What failed, how it ended, and what was not run because of it."""
+    told = [f"{len(failures)} of {schedule.total} stages failed: {', '.join(failures)}"]
+    if schedule.left_out:
+        told[0] += f"; not run because of that: {', '.join(schedule.left_out)}"
+    for name, lines in failures.items():
+        told += ["", f"{name} ended with:", *(f"    {line}" for line in lines)]
+    return "\n".join(told)
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,74 @@
+"""What there is to do, as DVC sees it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from dvc.exceptions import DvcException
+from dvc.repo import Repo, lock_repo
+from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
+from dvc.utils.serialize import modify_yaml
+
+from apps.scheduling.schedule import Stage
+from stages.console.errors import UserError, one_line
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What there is to do, and what to do it with.
+
+    stages: in the order in which `dvc repro` runs them. new: for each of DVC's lock files the stages that it
+    does not name yet, in this order. processors: how many may be used. mebibytes: of memory that are free.
+    """
+
+    stages: list[Stage]
+    new: dict[str, list[str]]
+    processors: int
+    mebibytes: float
+
+
+def look(targets: list[str]) -> Plan | None:
+    """What `dvc repro` would run for these targets, and what it would look at on the way; None if nothing.
+
+    Raises UserError if DVC cannot look.
+    """
+    try:
+        repo = Repo()
+        with lock_repo(repo):
+            graph = get_active_graph(repo.index.graph)
+            order = plan_repro(graph, collect_stages(repo, targets or ["dvc.yaml"]))
+            changed = repo.status()
+    except DvcException as error:
+        raise UserError(one_line(error)) from None
+    if not any(stage.addressing in changed for stage in order):
+        return None
+    from joblib import cpu_count  # which imports NumPy, as costs.py does: for nothing if nothing is to do
+
+    from apps.scheduling.costs import Costs
+
+    costs = Costs()
+    files = {stage.path: stage.dvcfile for stage in order}  # each `.dvcfile` is another, and reads anew
+    stages: list[Stage] = []
+    new: dict[str, list[str]] = {}
+    for stage in order:
+        name = stage.addressing
+        needs = frozenset(needed.addressing for needed in graph.successors(stage))
+        stages.append(Stage(name, needs, name in changed, costs.seconds(name), costs.mebibytes(name)))
+        if stage.name not in files[stage.path].lockfile_contents.get("stages", {}):
+            new.setdefault(str(Path(stage.path).with_suffix(".lock")), []).append(stage.name)
+    return Plan(stages, new, cpu_count(), psutil.virtual_memory().available / 2**20)
+
+
+def put_in_order(new: dict[str, list[str]]) -> None:
+    """Give the entries that are new in DVC's lock files the order that `dvc repro` gives them.
+
+    DVC appends them as the stages end.
+    """
+    repo = Repo()
+    with lock_repo(repo):
+        for path, names in new.items():
+            with modify_yaml(path) as content:
+                entries = content["stages"]
+                for name in names:
+                    if name in entries:
+                        entries[name] = entries.pop(name)
