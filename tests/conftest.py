@@ -387,6 +387,7 @@ def leave_trained(framework: str, model: str, number: int, classes: list[str], s
         "python": "3.11.7",
         "threads": 2,
         "side_by_side": 1,
+        "peak_mebibytes": 100 * number,
         "packages": {"numpy": "2.4.6"},
     }
     (folder / "model.json").write_text(json.dumps(description))

@@ -37,6 +37,7 @@ TIMINGS = results.Timings(
     python="3.11.9",
     threads=2,
     side_by_side=1,
+    peak_mebibytes=100,
     packages={},
 )
 MACHINE = "a processor, avx2, 2 threads, Linux x86_64, Python 3.11"

@@ -196,7 +196,7 @@ def test_the_cost_of_a_profile_is_the_median_of_pairs_of_runs(workspace, monkeyp
         timings = project / "outputs" / "timings" / "scratch" / "cnn.json"
         timings.parent.mkdir(parents=True, exist_ok=True)
         content = {key: "" for key in ("device", "precision", "processor", "system", "python")}
-        numbers = {"threads": 1, "side_by_side": 1, "packages": {}}
+        numbers = {"threads": 1, "side_by_side": 1, "peak_mebibytes": 1, "packages": {}}
         about = results.Timings(
             **content, **numbers, training_seconds=next(seconds) - 0.5, prediction_seconds=0.5
         )
