@@ -145,4 +145,4 @@ def test_the_memory_of_a_process_is_its_peak_and_not_that_of_the_process_that_st
     )
     before, after = map(int, found.split())
     assert before < 200 < held.nbytes / 2**20
-    assert 256 <= after - before < 320, "256 MiB, although they are freed"
+    assert 250 < after - before < 320, "256 MiB, although they are freed"

@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 
 INSTRUCTION_SETS = ("amx_tile", "avx512f", "avx2")
+STAGES = ("stages.", "apps.trials")
+"""How the modules begin that processes run as stages."""
 
 
 def processor() -> str:
@@ -44,7 +46,7 @@ def stages_at_once() -> int:
     found = 0
     for process in psutil.process_iter(["cmdline"]):
         pairs = pairwise(process.info["cmdline"] or [])
-        found += any(option == "-m" and module.startswith("stages.") for option, module in pairs)
+        found += any(option == "-m" and module.startswith(STAGES) for option, module in pairs)
     return max(1, found)
 
 

@@ -1,9 +1,13 @@
 """What a person sees while a model trains."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, SupportsFloat
 
 from tqdm import tqdm
+
+watchers: list[Callable[[dict[str, float | None]], None]] = []
+"""Called with each finished epoch, a row of history.csv, after it is printed. What they raise ends the
+training."""
 
 
 class Bar:
@@ -37,3 +41,5 @@ def epoch(row: dict[str, float | None], epochs: int) -> None:
             f"  validation accuracy {row['validation_accuracy']:.2%}"
         )
     print(text, flush=True)
+    for watch in watchers:
+        watch(row)
