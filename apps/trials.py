@@ -191,11 +191,16 @@ def code(framework: str, entry: dict[str, Any]) -> str:
     stage = params.content(ROOT / "dvc.yaml")["stages"][f"train_{framework}"]["do"]
     listed = [dep for dep in stage["deps"] if dep.startswith("stages/")]
     listed = [re.sub(r"\$\{item\.(\w+)\}", lambda key: str(entry.get(key[1])), dep) for dep in listed]
-    digest = hashlib.sha256(json.dumps([machine.packages(PACKAGES), sys.version_info[:2]]).encode())
+    digest = hashlib.sha256(_versions().encode())
     for path in (ROOT / name for name in (*listed, "apps/trials.py")):
         if path.is_file():  # a wrong optimizer is for the stage to complain of
             digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+@cache
+def _versions() -> str:
+    return json.dumps([machine.packages(PACKAGES), sys.version_info[:2]])
 
 
 def data(tests: bool) -> str:

@@ -138,7 +138,7 @@ def test_imports_run_from_stages_to_their_parts_to_common_to_the_console():
 def test_what_only_shows_retrains_nothing_and_muon_retrains_its_user_alone(monkeypatch):
     monkeypatch.chdir(ROOT)
     users: dict[str, set[str]] = {}
-    for stage in Repo(str(ROOT)).index.stages:
+    for stage in Repo(str(ROOT)).stage.collect("dvc.yaml"):
         for dep in stage.deps:
             users.setdefault(str(dep), set()).add(stage.addressing)
     shown = [
