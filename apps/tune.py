@@ -170,7 +170,7 @@ class Search:
     def run(self, total: int, jobs: int) -> list[Row]:
         """Run what is missing of `total` trials, and return them all.
 
-        Raises UserError if the table is of another search, or if all of the first trials fail.
+        Raises UserError if the table is of another search, or if all that it chose at first fail.
         """
         rows = self.load()
         with (
@@ -188,8 +188,9 @@ class Search:
                     self.save(rows)
                     bar.update()
                     show(bar, rows, row)
-                if all(row.state == FAILED for row in rows.values()):
-                    raise UserError(rows[0].note)
+                chosen = [row for row in rows.values() if row.trial > 0] or [rows[0]]
+                if all(row.state == FAILED for row in chosen):
+                    raise UserError(chosen[0].note)
         return [rows[number] for number in range(total)]
 
     def run_together(

@@ -186,7 +186,7 @@ def test_a_trial_whose_process_is_killed_begins_again(workspace):
         (process,) = children()
         process.kill()
         assert future.result().files.keys() == expected.files.keys()
-    assert process.wait() is not None
+    assert not process.is_running()
     np.testing.assert_array_equal(future.result().validation(), expected.validation())
 
 
