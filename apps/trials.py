@@ -9,6 +9,7 @@ profile. They run on this machine, or, where DASK_SCHEDULER_ADDRESS is set, on D
 """
 
 import copy
+import csv
 import gc
 import hashlib
 import json
@@ -45,7 +46,7 @@ import yaml
 from stages.common import dataset, files, params, results
 from stages.common.frameworks import FRAMEWORKS
 from stages.console import machine, parameters, progress
-from stages.console.errors import UserError
+from stages.console.errors import UserError, one_line
 
 ROOT = Path(__file__).parent.parent
 SCHEDULER = "DASK_SCHEDULER_ADDRESS"
@@ -122,6 +123,21 @@ def make(model: str, changes: dict[str, Any], **options: Any) -> Trial:
     `dvc exp run -S` takes them: pytorch.mlp.epochs, architectures.yaml:mlp_relu[0].dense. options: of Trial.
     Raises UserError, naming the key, if there is none, and if there is no such model.
     """
+    content, layers = changed(model, changes)
+    framework, name = model.split("/")
+    return Trial(
+        framework=framework,
+        name=name,
+        params=content,
+        architectures=layers,
+        code=code(framework, content[framework][name]),
+        data=data(options.get("tests", True)),
+        **options,
+    )
+
+
+def changed(model: str, changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What params.yaml and architectures.yaml hold for a model, with other values as `make` takes them."""
     framework, _, name = model.partition("/")
     content = params.content(params.PATH)
     if framework not in FRAMEWORKS or name not in (content.get(framework) or {}):
@@ -133,17 +149,8 @@ def make(model: str, changes: dict[str, Any], **options: Any) -> Trial:
     for key, value in changes.items():
         path, _, rest = key.rpartition(":")
         put(layers if path == str(params.ARCHITECTURES) else mine, rest, value, path or str(params.PATH))
-    entry = mine[framework][name]
-    used = entry.get("architecture")
-    return Trial(
-        framework=framework,
-        name=name,
-        params=mine,
-        architectures={used: layers[used]} if used in layers else {},
-        code=code(framework, entry),
-        data=data(options.get("tests", True)),
-        **options,
-    )
+    used = mine[framework][name].get("architecture")
+    return mine, {used: layers[used]} if used in layers else {}
 
 
 def models(content: dict[str, Any]) -> list[str]:
@@ -284,14 +291,14 @@ def run(trial: Trial) -> Result:
                 if attempt == ATTEMPTS:
                     raise UserError(f"{trial.framework}/{trial.name}: {killed}, {ATTEMPTS} times") from None
                 continue
-            written = [path for path in (folder / results.OUTPUTS).rglob("*") if path.is_file()]
-            contents = {
-                str(path.relative_to(folder)): path.read_bytes()
-                for path in written
-                if path.name not in WEIGHTS
-            }
-            return Result(**answer, files=contents, framework=trial.framework, name=trial.name)
+            return Result(**answer, files=left(folder), framework=trial.framework, name=trial.name)
     raise AssertionError("the last attempt returns or raises")
+
+
+def left(folder: Path) -> dict[str, bytes]:
+    """What stages wrote into the project `folder` but for the weights, by path."""
+    written = [path for path in (folder / results.OUTPUTS).rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in written if path.name not in WEIGHTS}
 
 
 class Killed(Exception):
@@ -432,11 +439,12 @@ def run_all(pool: Executor, trials: Sequence[Trial]) -> Iterator[tuple[int, Resu
             future.cancel()
 
 
-def cold(folder: Path, framework: str, name: str) -> float:
-    """The seconds of the stage itself, in a process of its own, on the project `folder`.
+def cold(folder: Path, model: str) -> tuple[Result, float]:
+    """What the stage itself leaves in the project `folder`, and the seconds of its process.
 
-    Raises UserError with its error if it fails.
+    Raises UserError with the end of what it printed if it fails.
     """
+    framework, name = model.split("/")
     started = time.perf_counter()
     stage = subprocess.run(
         [sys.executable, "-m", f"stages.train_{framework}", name],
@@ -447,8 +455,11 @@ def cold(folder: Path, framework: str, name: str) -> float:
         text=True,
     )
     if stage.returncode != 0:
-        raise UserError(f"{framework}/{name} failed: {stage.stdout.strip()}")
-    return time.perf_counter() - started
+        raise UserError(f"{model} failed: {one_line(stage.stdout)[-500:]}")
+    seconds, written = time.perf_counter() - started, left(folder)
+    history = written.get(str(results.folder(framework, name) / "history.csv"), b"").decode().splitlines()
+    rows = [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(history)]
+    return Result(rows, False, None, written, framework, name), seconds
 
 
 class _Ended(Exception):

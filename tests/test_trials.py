@@ -72,7 +72,7 @@ def test_a_process_that_has_trained_another_model_leaves_the_bytes_of_the_stage(
     worker.train(folders[0], another.split("/")[1])
     answer = worker.train(folders[1], name)
     worker.close()
-    trials.cold(folders[2], framework, name)
+    trials.cold(folders[2], model)
     warm, cold = (trained(folder, framework, name) for folder in folders[1:])
     assert warm == cold
     assert len(cold) == (4 if framework == "sklearn" else 6)
