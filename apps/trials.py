@@ -8,6 +8,7 @@ for the next trial: `python -m apps.trials FRAMEWORK`, each with one framework, 
 profile. They run on this machine, or, where DASK_SCHEDULER_ADDRESS is set, on Dask's workers.
 """
 
+import atexit
 import copy
 import csv
 import gc
@@ -390,6 +391,9 @@ def close() -> None:
         _idle.clear()
     for worker in waiting:
         worker.close()
+
+
+atexit.register(close)
 
 
 def default_jobs() -> int:

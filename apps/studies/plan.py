@@ -23,7 +23,10 @@ SEED, IMAGES = "seed", "images"
 
 
 def _share(value: Any) -> Any:
-    return float(Fraction(value)) if isinstance(value, str | int) and not isinstance(value, bool) else value
+    try:
+        return float(Fraction(value)) if isinstance(value, str) else value
+    except (ValueError, ZeroDivisionError):
+        raise ValueError("allowed: a share such as 0.25 or 1/4") from None
 
 
 Share = Annotated[float, BeforeValidator(_share), Field(gt=0, le=1)]
@@ -46,9 +49,9 @@ class Study(params.Section):
 
 def main() -> None:
     command.no_arguments(__doc__)
-    studies = params.read("studies", dict[params.Name, Study], STUDIES)
     with files.replacing(PLANS) as (folder,):
-        for name, study in studies.items():
+        for name in params.read("studies", dict[params.Name, Any], STUDIES):
+            study = params.read(f"studies.{name}", Study, STUDIES)
             planned = plan(name, study)
             files.write_json(folder / f"{name}.json", {"vary": study.vary, "trainings": planned})
             print(f"{name}: {len(planned)} trainings")
