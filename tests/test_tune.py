@@ -191,6 +191,17 @@ def test_without_optuna_one_line_says_how_to_install_it(workspace):
     assert "UserError: a search needs Optuna: `make tuning` installs it" in run.stderr
 
 
+def test_the_commands_of_the_document_run(workspace):
+    blocks = (ROOT / "docs" / "tuning.md").read_text().split("```sh\n")[1:]
+    lines = [line.split("#")[0].strip() for block in blocks for line in block.split("```")[0].splitlines()]
+    searches = [line.split()[3:] for line in lines if line.startswith(f"python -m apps.tune {MODEL}")]
+    assert searches == [[MODEL, "--trials", "20"], [MODEL, "--trials", "20", "--apply"]]
+    for options in searches:
+        run = tuned(workspace, *options[1:])
+        assert run.returncode == 0, run.stderr
+    assert "written; `dvc repro train_scratch@mlp_relu` trains it" in run.stdout or "already" in run.stdout
+
+
 OPTIONAL = "label_smoothing", "augmentation"
 """Keys that a network's entry may leave out."""
 
