@@ -280,7 +280,7 @@ def run(trial: Trial) -> Result:
             raise UserError(f"a worker in {Path.cwd()} has other {what} than where the trials were started")
     key = trial.framework, trial.params.get("threads"), trial.params.get("profile"), trial.code
     for attempt in range(1, ATTEMPTS + 1):
-        with tempfile.TemporaryDirectory(prefix="trial-") as temporary:
+        with tempfile.TemporaryDirectory(dir=_workplace()) as temporary:
             folder, images = Path(temporary), dataset.FOLDER
             if trial.images < 1 or not trial.tests:
                 images = select(folder / "selected", trial.images, trial.tests)
@@ -294,6 +294,12 @@ def run(trial: Trial) -> Result:
                 continue
             return Result(**answer, files=left(folder), framework=trial.framework, name=trial.name)
     raise AssertionError("the last attempt returns or raises")
+
+
+@cache
+def _workplace() -> Path:
+    """The folder in which this process has its trials. If it is killed, those that train for it remove it."""
+    return Path(tempfile.mkdtemp(prefix="trials-"))
 
 
 def left(folder: Path) -> dict[str, bytes]:
@@ -310,13 +316,15 @@ class Worker:
     """A process that trains models of one framework.
 
     folder: a project; its `threads` and `profile` hold for all that the process trains. launcher: a command
-    that starts it, such as an emulator.
+    that starts it, such as an emulator. workplace: a folder that it removes when this process is gone.
     """
 
-    def __init__(self, framework: str, folder: Path, launcher: Sequence[str] = ()):
+    def __init__(
+        self, framework: str, folder: Path, launcher: Sequence[str] = (), workplace: Path | None = None
+    ):
         with (folder / LOG).open("ab") as log:
             self._process = subprocess.Popen(
-                [*launcher, sys.executable, "-m", "apps.trials", framework],
+                [*launcher, sys.executable, "-m", "apps.trials", framework, *filter(None, [workplace])],
                 cwd=folder,
                 env=os.environ | {"PYTHONPATH": str(ROOT)},
                 stdin=subprocess.PIPE,
@@ -375,7 +383,7 @@ def _leased(key: tuple[Any, ...], folder: Path) -> Iterator[Worker]:
         other = None if worker else next((waiting.pop() for waiting in _idle.values() if waiting), None)
     if other:
         other.close()
-    worker = worker or Worker(key[0], folder)
+    worker = worker or Worker(key[0], folder, workplace=_workplace())
     try:
         yield worker
     finally:
@@ -385,12 +393,14 @@ def _leased(key: tuple[Any, ...], folder: Path) -> Iterator[Worker]:
 
 
 def close() -> None:
-    """End the processes that wait for trials."""
+    """End the processes that wait for trials, and remove what trials left."""
     with _lock:
         waiting = [worker for workers in _idle.values() for worker in workers]
         _idle.clear()
     for worker in waiting:
         worker.close()
+    shutil.rmtree(_workplace(), ignore_errors=True)
+    _workplace.cache_clear()
 
 
 atexit.register(close)
@@ -470,32 +480,29 @@ class _Ended(Exception):
     """A trial fell below its bar."""
 
 
-def serve(framework: str) -> None:
+def serve(framework: str, *workplaces: str) -> None:
     """Train what standard input asks for, a line a model, and answer on standard output, a line each."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)  # what a library prints is no answer
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the process that asks, and that this one
         requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        current: list[str] = []
-        Thread(target=_listen, args=(requests, current), daemon=True).start()
+        Thread(target=_listen, args=(requests, workplaces), daemon=True).start()
         stage = import_module(f"stages.train_{framework}")
         _prepare(framework)
         gc.collect()
         gc.freeze()  # what is loaded now stays: the collections between trials leave it out
         while True:
             request = requests.get()
-            current[:] = [request["folder"]]
             answer = json.dumps(_train(stage, framework, request))
             os.chdir(ROOT)  # the folder is going to be removed
-            current.clear()
             print(answer, file=answers, flush=True)
 
 
-def _listen(requests: queue.SimpleQueue, current: list[str]) -> None:
+def _listen(requests: queue.SimpleQueue, workplaces: Sequence[str]) -> None:
     """Hand on what is asked; when nobody is left to ask, end the process, also in mid-training."""
     for line in sys.stdin:
         requests.put(json.loads(line))
-    for folder in current:
+    for folder in workplaces:
         shutil.rmtree(folder, ignore_errors=True)  # of a killed process nobody else would
     os._exit(0)
 
@@ -557,4 +564,4 @@ def _renew(framework: str, stage: Any) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(*sys.argv[1:])

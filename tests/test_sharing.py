@@ -53,7 +53,7 @@ def test_queued_experiments_run_with_two_workers(project):
     column = "outputs/metrics/scratch/mlp_relu.json:validation_accuracy"
     shown = dvc(project, "exp", "show", "--csv", "--sort-by", column, "--sort-order", "desc")
     rows = [row for row in csv.DictReader(shown.splitlines()) if row["Experiment"]]
-    accuracies = [float(row["validation_accuracy"]) for row in rows]
+    accuracies = [float(row[column]) for row in rows]
     assert len(rows) == 2 and accuracies == sorted(accuracies, reverse=True)
     assert "Failed" not in dvc(project, "queue", "status")
     assert git(project, "status", "--short") == ""

@@ -182,7 +182,7 @@ def test_a_trial_whose_process_is_killed_begins_again(workspace):
     expected = trials.run(trial := trials.make("scratch/mlp_relu", LONG))
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(trials.run, trial)
-        until(lambda: list(workspace.glob("trial-*/outputs/**/history.csv")))
+        until(lambda: list(workspace.glob("trials-*/*/outputs/**/history.csv")))
         (process,) = children()
         process.kill()
         assert future.result().files.keys() == expected.files.keys()
@@ -210,7 +210,7 @@ def test_training_ends_and_its_folder_goes_with_the_process_that_asked_for_it(wo
     temporary.mkdir()
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
     with subprocess.Popen([sys.executable, "-c", asking], env=environment) as parent:
-        until(lambda: list(temporary.glob("*/outputs/**/history.csv")))
+        until(lambda: list(temporary.glob("*/*/outputs/**/history.csv")))
         training = psutil.Process(parent.pid).children(recursive=True)
         parent.kill()
     psutil.wait_procs(training, timeout=10)
@@ -231,7 +231,7 @@ def cluster(folders: list[Path]) -> Iterator[tuple[str, list[subprocess.Popen]]]
     """A Dask scheduler and a worker in each of the folders: its address, and their processes in order."""
     pytest.importorskip("distributed", reason="Dask comes with `make tuning`")
     log = Path("dask.log")
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(Path.cwd())}
 
     def start(module: str, *arguments: str, cwd: Path) -> subprocess.Popen:
         call = [sys.executable, "-m", f"distributed.cli.{module}", *arguments, "--host", "127.0.0.1"]

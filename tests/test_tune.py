@@ -68,9 +68,11 @@ def test_a_killed_search_ends_with_the_table_of_an_undisturbed_one_and_without_t
     }
 
     call = [sys.executable, "-m", "apps.tune", MODEL, "--trials", "12", "--jobs", "2"]
-    with subprocess.Popen(call, cwd=other, env={"PYTHONPATH": str(ROOT)}) as process:
+    environment = {"PYTHONPATH": str(ROOT), "TMPDIR": str(other.parent)}
+    with subprocess.Popen(call, cwd=other, env=environment) as process:
         until(lambda: table(other).is_file() and len(table(other).read_text().splitlines()) > 7)
         process.kill()
+    until(lambda: list(other.parent.iterdir()) == [other])
     assert 7 < len(table(other).read_text().splitlines()) < 13
     assert tuned(other, "--trials", "18", "--jobs", "2").returncode == 0
     assert table(other).read_text() == expected
@@ -191,6 +193,7 @@ def test_without_optuna_one_line_says_how_to_install_it(workspace):
     assert "UserError: a search needs Optuna: `make tuning` installs it" in run.stderr
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_document_run(workspace):
     blocks = (ROOT / "docs" / "tuning.md").read_text().split("```sh\n")[1:]
     lines = [line.split("#")[0].strip() for block in blocks for line in block.split("```")[0].splitlines()]
