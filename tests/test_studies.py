@@ -88,6 +88,22 @@ def test_a_study_that_was_killed_goes_on_after_what_it_had(workspace, monkeypatc
     assert asked == [1, 3], "what is kept of other trainings is not theirs"
 
 
+def test_a_training_that_fails_is_a_row_that_says_why(workspace, monkeypatch):
+    write({"rates": STUDIES["batch_size"] | {"vary": "learning_rate", "values": [0.01, 1e30], "seeds": 1}})
+    for module, arguments in ((plan, []), (run, ["rates"]), (draw, [])):
+        monkeypatch.setattr(sys, "argv", [module.__name__, *arguments])
+        module.main()
+    table = pd.read_csv(run.RESULTS / "rates" / "trials.csv")
+    assert table.accuracy.notna().tolist() == [True, False, True, False]
+    assert table.failure[1].startswith("scratch.mlp_relu: the loss became nan")
+    write({"rates": STUDIES["batch_size"] | {"vary": "learning_rat", "values": [1, 2]}})
+    monkeypatch.setattr(sys, "argv", ["plan"])
+    plan.main()
+    monkeypatch.setattr(sys, "argv", ["run", "rates"])
+    with pytest.raises(UserError, match=r"rates: .*learning_rat is unknown"):
+        run.main()
+
+
 def planned(name: str) -> str:
     params.content.cache_clear()
     return json.dumps(plan.plan(name, plan.Study(**STUDIES[name])))

@@ -66,7 +66,8 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
     groups = by.groupby(["model", "value"], sort=False)
     return pd.DataFrame(
         {
-            "seeds": groups.size(),
+            "trainings": groups.size(),
+            "failed": groups.failure.count(),
             "accuracy (%)": 100 * groups.accuracy.mean(),
             "± (%)": 100 * groups.accuracy.std(),
             "held-out accuracy (%)": 100 * groups.validation_accuracy.mean(),

@@ -40,17 +40,21 @@ def main() -> None:
     trainings, kept = planned["trainings"], RESULTS / f"{name}.partial.kept"
     run(name, trainings, kept)
     rows, predictions = zip(*(load(kept, one) for one in trainings), strict=True)
+    if all(row["failure"] for row in rows):
+        raise UserError(f"{name}: {rows[0]['failure']}")
     table = pd.DataFrame(rows)
     with files.replacing(RESULTS / name) as (folder,):
         files.write_text(folder / "trials.csv", table.to_csv(index=False, lineterminator="\n"))
         if planned["vary"] == "seed":
-            text = means(table, predictions).to_csv(index=False, lineterminator="\n", float_format="%.6g")
+            text = means(table[table.accuracy.notna()], predictions).to_csv(
+                index=False, lineterminator="\n", float_format="%.6g"
+            )
             files.write_text(folder / "means.csv", text)
     shutil.rmtree(kept)
 
 
 def run(name: str, trainings: list[dict[str, Any]], kept: Path) -> None:
-    """Run those of the trainings that are not kept. Raises UserError if one fails."""
+    """Run those of the trainings that are not kept."""
     missing = [one for one in trainings if not place(kept, one).with_suffix(".json").is_file()]
     queue = [trials.Trial(**one["trial"]) for one in missing]
     done = len(trainings) - len(missing)
@@ -60,24 +64,21 @@ def run(name: str, trainings: list[dict[str, Any]], kept: Path) -> None:
     ):
         for number, result in trials.run_all(pool, queue):
             one = missing[number]
-            if result.failure:
-                raise UserError(f"{name}: {result.failure}")
-            row = describe(one, result)
-            keep(kept, one, row, result.predictions())
+            keep(kept, one, result)
             bar.update()
             if bar.disable:
-                print(f"{one['model']} {one['value']} seed {one['seed']}: {row['accuracy']:.2%}", flush=True)
+                print(f"{one['model']}, {one['value']}, seed {one['seed']}", result.failure or "", flush=True)
 
 
 def describe(one: dict[str, Any], result: trials.Result) -> dict[str, Any]:
-    """A training's row of trials.csv: accuracies as shares, seconds, MiB."""
+    """A training's row of trials.csv: accuracies as shares, seconds, MiB; or why it failed."""
+    row = {key: one[key] for key in ("model", "value", "seed")} | {"failure": result.failure}
+    if result.failure:
+        return row
     described, timings = result.description(), result.timings()
     last = result.history[-1]["validation_accuracy"] if result.history else None
     probabilities, labels = result.predictions(), dataset.load_labels("test")
-    return {
-        "model": one["model"],
-        "value": one["value"],
-        "seed": one["seed"],
+    return row | {
         "accuracy": round(float(scores.accuracy(labels, probabilities)), 6),
         "log_loss": round(float(scores.log_loss(labels, probabilities)), 6),
         "validation_accuracy": None if last is None else round(last, 6),
@@ -94,10 +95,11 @@ def place(kept: Path, one: dict[str, Any]) -> Path:
     return kept / hashlib.sha256(json.dumps(one, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def keep(kept: Path, one: dict[str, Any], row: dict[str, Any], predictions: np.ndarray) -> None:
+def keep(kept: Path, one: dict[str, Any], result: trials.Result) -> None:
     """Keep what a training gave, the row last: it says that the rest is there."""
+    predictions = np.zeros((0, 0)) if result.failure else result.predictions()
     files.write_array(place(kept, one).with_suffix(".npy"), predictions)
-    files.write_json(partial := place(kept, one).with_suffix(".new"), row)
+    files.write_json(partial := place(kept, one).with_suffix(".new"), describe(one, result))
     partial.replace(place(kept, one).with_suffix(".json"))
 
 
