@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from stages.common import files
 from stages.console import command
@@ -97,6 +97,9 @@ def draw_values(what: str, table: pd.DataFrame) -> Figure:
             axis.xaxis.set_minor_locator(NullLocator())
         if column == "training_seconds":
             axis.set_yscale("log")
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_locator(NullLocator())
     axes[-1].legend(fontsize=8)
     return figure
 
@@ -116,6 +119,7 @@ def draw_seeds(table: pd.DataFrame, means: pd.DataFrame) -> Figure:
     left.set_yticks(range(len(models)), models)
     left.set(title="Each seed, and their mean", xlabel=PANELS["accuracy"][1], ylabel="model")
     right.set(title="The mean of several seeds", xlabel="seeds", ylabel=PANELS["accuracy"][1])
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.legend(fontsize=8)
     return figure
 
