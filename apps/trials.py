@@ -322,11 +322,12 @@ class Worker:
     def __init__(
         self, framework: str, folder: Path, launcher: Sequence[str] = (), workplace: Path | None = None
     ):
+        here = os.environ.get("DVC_ROOT", str(Path.cwd()))  # what a stage keeps there outlasts the trial
         with (folder / LOG).open("ab") as log:
             self._process = subprocess.Popen(
                 [*launcher, sys.executable, "-m", "apps.trials", framework, *filter(None, [workplace])],
                 cwd=folder,
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                env=os.environ | {"PYTHONPATH": str(ROOT), "DVC_ROOT": here},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -84,6 +84,7 @@ def describe(one: dict[str, Any], result: trials.Result) -> dict[str, Any]:
         "validation_accuracy": None if last is None else round(last, 6),
         "training_seconds": timings.training_seconds,
         "prediction_seconds": timings.prediction_seconds,
+        "side_by_side": timings.side_by_side,
         "peak_mebibytes": timings.peak_mebibytes,
         "parameters": described.parameters,
         "training_images": described.training_images,
