@@ -423,6 +423,7 @@ def executor(jobs: int) -> Iterator[Executor]:
     """
     address = os.environ.get(SCHEDULER)
     if not address:
+        _workplace()  # made once, before several threads ask for it
         try:
             with ThreadPoolExecutor(jobs) as pool:
                 yield pool
