@@ -12,7 +12,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 QUICK ?= train_pytorch@sprint train_pytorch@mlp train_tensorflow@sprint train_scratch@mlp_relu train_sklearn@knn_3
 
 .PHONY: all quick test test-all lint format experiments docs-check readme edits frameworks processors bench growth \
-	published reproduce lock clean tracking watch
+	published reproduce lock clean tracking tuning studies watch
 
 all: .venv/installed
 	@test -e .git || python -m dvc config --local core.no_scm true  # an archive instead of a clone
@@ -92,6 +92,14 @@ growth: .venv/installed
 published: .venv/installed
 	python -m tools.published $(PROGRAMS)
 	python -m tools.readme
+
+# Runs the studies of studies/params.yaml that changed: studies/index.html, studies/results/
+studies: .venv/installed
+	python -m dvc repro studies/dvc.yaml
+
+# Installs what searches for parameters (`python -m apps.tune`) and clusters need
+tuning: .venv/installed
+	uv pip install --requirements requirements-tuning.txt
 
 # Runs the committed pipeline again from nothing and compares every output with dvc.lock.
 reproduce: .venv/installed

@@ -4,9 +4,9 @@
 
 Reads data/dataset.json, outputs/{tables,comparison,plots,models,timings}/ and, if it is there,
 outputs/parity.csv.
-Writes outputs/report/: index.html, resume.md and cost.csv (parameters and seconds). Seconds and machines are
-those of the trainings. Seconds differ from run to run: this is, beside the timings, the one result that two
-runs do not repeat to the bit.
+Writes outputs/report/: index.html, resume.md and cost.csv (parameters, seconds, memory). Seconds, memory and
+machines are those of the trainings. Seconds differ from run to run: this is, beside the timings, the one
+result that two runs do not repeat to the bit.
 """
 
 import base64
@@ -28,6 +28,7 @@ from stages.pictures import overall, style
 TEMPLATES = Path(__file__).parent / "templates"
 PLOTS, REPORT = (results.OUTPUTS / name for name in ("plots", "report"))
 SECONDS = ("training_seconds", "prediction_seconds")
+COST = ("parameters", "training_images", "device", *SECONDS, "peak_mebibytes")
 
 OVERALL = {
     "accuracy": "Test accuracy of every model, and its error with the 95 % interval",
@@ -62,10 +63,10 @@ def main() -> None:
     summary = tables["summary"].set_index("model")
     names = [model for model in summary.index if model.split("/")[0] in FRAMEWORKS]
     timings = {model: results.load_timings(*model.split("/")) for model in names}
-    for key in (*SECONDS, "device"):
+    for key in (*SECONDS, "device", "precision", "peak_mebibytes"):
         summary[key] = pd.Series({model: getattr(timings[model], key) for model in names})
     summary = summary.sort_values("accuracy", ascending=False, kind="stable")
-    added = tables["contributions"]
+    added, alike = tables["contributions"], same_architecture(summary.loc[summary.index.isin(names)])
     parity = results.OUTPUTS / "parity.csv"
     content = {
         "data": data,
@@ -78,8 +79,10 @@ def main() -> None:
         "contributing": len(added) > 0,
         "adding": adding(added),
         "harming": adding(added.assign(gain=-added.gain)),
+        "alike": records(alike),
         "parity": records(load_table(parity, PARITY)) if parity.exists() else [],
         "pictures": pictures(PLOTS / "overall", OVERALL) | speed_picture(summary),
+        "side_by_side": frameworks_picture(alike, tables["history"]),
         "models": models(list(summary.index), tables["per_class"]),
         "environment": environment(timings),
     }
@@ -90,8 +93,8 @@ def main() -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    cost = summary.loc[summary.index.isin(names), ["parameters", "training_images", "device", *SECONDS]]
-    cost = cost.astype({"parameters": "Int64", "training_images": "Int64"})
+    cost = summary.loc[summary.index.isin(names), list(COST)]
+    cost = cost.astype(dict.fromkeys(("parameters", "training_images", "peak_mebibytes"), "Int64"))
     with files.replacing(REPORT) as (folder,):
         files.write_text(folder / "cost.csv", cost.to_csv(lineterminator="\n"))
         for name, template in (("index.html", "report.html"), ("resume.md", "resume.md")):
@@ -155,6 +158,35 @@ def speed_picture(summary: pd.DataFrame) -> dict[str, dict[str, Any]]:
     draw = partial(overall.draw_cost, seconds, 1 - summary.accuracy, "time to train and predict (seconds)")
     caption = "Error against the seconds to train and to predict the test images"
     return {"accuracy_by_seconds": picture(style.png(draw), caption)}
+
+
+def same_architecture(summary: pd.DataFrame) -> pd.DataFrame:
+    """The networks whose architecture several frameworks have, those of one below each other.
+
+    summary: of all models, by model. Added are: architecture, its kind (CNN or dense), batch_size, epochs.
+    Architectures come in the order of the best accuracy, models in that of the frameworks.
+    """
+    described = [results.load_description(*model.split("/")) for model in summary.index]
+    table = summary.reset_index().assign(
+        framework=[list(FRAMEWORKS).index(one.framework) for one in described],
+        kind=["CNN" if "conv" in str(one.architecture) else "dense" for one in described],
+        **{
+            key: [one.recipe.get(key) for one in described]
+            for key in ("architecture", "batch_size", "epochs")
+        },
+    )
+    groups = [of_one for _, of_one in table.groupby("architecture", sort=False)]  # without a name: no network
+    alike = [of_one for of_one in groups if of_one.framework.nunique() > 1]
+    return pd.concat([of_one.sort_values("framework", kind="stable") for of_one in alike] or [table[:0]])
+
+
+def frameworks_picture(alike: pd.DataFrame, history: pd.DataFrame) -> dict[str, Any] | None:
+    """The picture of the same architectures in several frameworks, None if there are none; drawn here, for
+    seconds differ from run to run."""
+    if alike.empty:
+        return None
+    draw = partial(overall.draw_frameworks, alike, history)
+    return picture(style.png(draw), "The same architecture in several frameworks: loss, accuracy and seconds")
 
 
 def models(names: list[str], per_class: pd.DataFrame) -> list[dict[str, Any]]:

@@ -380,9 +380,10 @@ def described(**others: object) -> results.Description:
 
 def timed(training: float, prediction: float = 0.1) -> results.Timings:
     """Timings with these seconds."""
-    fields = {"device": "cpu", "precision": "float32", "threads": 2, "side_by_side": 1, "python": "3.11.7"}
-    fields |= {"processor": "some processor, avx2", "system": "Linux x86_64", "packages": {"numpy": "2.4.6"}}
-    return results.Timings(**fields, training_seconds=training, prediction_seconds=prediction)
+    fields = {"device": "cpu", "precision": "float32", "threads": 2, "side_by_side": 1, "peak_mebibytes": 100}
+    fields |= {"processor": "some processor, avx2", "system": "Linux x86_64", "python": "3.11.7"}
+    fields |= {"packages": {"numpy": "2.4.6"}, "training_seconds": training, "prediction_seconds": prediction}
+    return results.Timings(**fields)
 
 
 def leave_trained(
@@ -401,7 +402,8 @@ def leave_trained(
     about = {"framework": framework, "name": model, "classes": tuple(classes), "image_size": size}
     description = described(**about, parameters=number, **{} if is_network else other)
     (folder / "model.json").write_text(description.model_dump_json())
-    results.timings(framework, model).write_text(timed(number / 2).model_dump_json())
+    of_run = timed(number / 2).model_copy(update={"peak_mebibytes": 100 * number})
+    results.timings(framework, model).write_text(of_run.model_dump_json())
     share = 1 - number / len(labels)
     np.save(results.predictions(framework, model), right(share, labels, len(classes)))
     shown = held_out if is_network else held_out[:0]

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import psutil
 import pytest
-from conftest import MODELS, NETWORKS, left, load_architectures, load_params, read_csv
+from conftest import MODELS, NETWORKS, left, load_architectures, load_params, python, read_csv
 
 from stages.common import dataset, environment, params, results, saved, training
 from stages.console import machine
@@ -115,6 +115,7 @@ def test_another_seed_gives_another_model_and_the_timings_say_where_it_was_train
     timings = results.load_timings(framework, model).model_dump()
     assert timings.pop("training_seconds") > 0 <= timings.pop("prediction_seconds")
     assert timings.pop("side_by_side") >= 1
+    assert 0 < timings.pop("peak_mebibytes") <= machine.peak_mebibytes()
     assert timings == {
         "device": "cpu",
         "precision": "bfloat16"
@@ -134,3 +135,14 @@ def test_the_stages_that_run_on_the_machine_are_counted(monkeypatch):
     processes = [SimpleNamespace(info={"cmdline": words}) for words in (train, train, *others)]
     monkeypatch.setattr(psutil, "process_iter", lambda attributes: processes)
     assert machine.stages_at_once() == 2
+
+
+def test_the_memory_of_a_process_is_its_peak_and_not_that_of_the_process_that_started_it():
+    held = np.ones(2**26)  # 512 MiB
+    found = python(
+        "from stages.console import machine; import numpy as np\n"
+        "before = machine.peak_mebibytes(); np.ones(2**25); print(before, machine.peak_mebibytes())"
+    )
+    before, after = map(int, found.split())
+    assert before < 200 < held.nbytes / 2**20
+    assert 250 < after - before < 320, "256 MiB, although they are freed"

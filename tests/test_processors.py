@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import NETWORKS, edit_params, timed, tiny_arrays, tiny_params, write_data
+from conftest import NETWORKS, ROOT, edit_params, timed, tiny_arrays, tiny_params, write_data
 
 from stages.common import environment, params
 from stages.console.errors import UserError
@@ -34,14 +34,14 @@ def laid_out(folder, idx_folder):
         framework: {name: content[framework][name] for name in names} for framework, names in MODELS.items()
     }
     write_data(folder, tiny_arrays(train=160, test=40))
-    return projects.lay_out(folder / "project", content, folder / "data")
+    return processors.lay_out(folder / "project", content, folder / "data")
 
 
 @pytest.fixture(scope="module")
 def native(tmp_path_factory, idx_folder):
     """A project in which the models have been trained on the processor that is here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(projects.ROOT)
+        patch.chdir(ROOT)
         project = laid_out(tmp_path_factory.mktemp("native"), idx_folder)
     for framework in MODELS:
         processors.train(project, framework)

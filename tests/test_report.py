@@ -26,6 +26,7 @@ from stages import plots_page, report
 from stages.common import results
 from stages.console.errors import UserError
 from stages.evaluation import scores
+from stages.pictures import overall
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -44,7 +45,7 @@ def test_the_report_fits_the_screen_and_shows_every_picture(finished, open_page,
     assert page.evaluate("document.documentElement.scrollWidth") == SCREENS[size][0]
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
     assert dark == (scheme == "dark")
-    pictures = len(list((finished / "outputs/plots").rglob("*.png"))) + 1  # and the one of seconds
+    pictures = len(list((finished / "outputs/plots").rglob("*.png"))) + 2  # and those with seconds
     images = page.evaluate(
         """async () => Promise.all([...document.images].map(async image => {
             image.loading = "eager"; await image.decode();
@@ -203,7 +204,7 @@ def test_the_report_says_what_the_tables_say(trained, run_stage):
     cost = pd.read_csv(trained / "outputs/report/cost.csv").set_index("model")
     assert set(cost.index) == set(FEW_NAMES)
     assert cost.training_seconds["pytorch/linear"] == 0.5
-    assert cost.parameters["pytorch/linear"] == 1
+    assert (cost.parameters["pytorch/linear"], cost.peak_mebibytes["pytorch/linear"]) == (1, 100)
     resume = (trained / "outputs/report/resume.md").read_text(encoding="utf-8")
     assert "PyTorch: 99.00% test accuracy" in resume
     assert "NumPy, written from scratch: 97.00%" in resume
@@ -249,6 +250,46 @@ def test_seconds_that_are_no_numbers_are_refused_with_the_files_name(compared, r
     edit_json(results.timings("pytorch", "linear"), **{field: value})
     with pytest.raises(UserError, match=rf"pytorch/linear\.json holds no timings of a model: {field} is "):
         run_stage("report")
+
+
+ALIKE = "pytorch/linear", "tensorflow/cnn", "scratch/mlp_relu"
+
+
+def test_the_networks_that_frameworks_share_are_shown_side_by_side(trained, run_stage):
+    for model in ALIKE[::-1]:
+        path = results.folder(*model.split("/")) / "model.json"
+        recipe = {"pixel_range": [0, 1], "architecture": "shared", "batch_size": 96, "epochs": 2}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"recipe": recipe}))
+    page = write_report(run_stage)
+    section = page[page.index('id="frameworks"') : page.index('id="pictures"')]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>.*</tr>", section)]
+    names, cells = zip(*((re.sub("<.*?>", "", row[0]), row[1:]) for row in rows), strict=True)
+    assert names == ALIKE, "in the order of the frameworks; scratch/mlp_sigmoid is of another architecture"
+    for name, row in zip(names, cells, strict=True):
+        number = FEW_NAMES.index(name) + 1  # as the fixture made it
+        assert row[:6] == ["shared", "dense", f"{number}", "96", "2", "float32"]
+        assert row[6:8] == [f"{number / 2:.1f}", f"{100 * number}"]
+        assert row[9] == f"{1 - number / 100:.2%}"
+
+
+def test_without_a_shared_architecture_nothing_is_side_by_side(trained, run_stage):
+    assert 'id="frameworks"' not in write_report(run_stage)
+
+
+def test_the_picture_of_frameworks_shows_losses_accuracies_and_seconds():
+    history = pd.DataFrame(
+        {"model": ["a/x"] * 2 + ["b/y"], "epoch": [1, 2, 1], "train_loss": [0.5, 0.3, 0.4]}
+    ).assign(validation_accuracy=[0.8, 0.9, 0.7])
+    alike = pd.DataFrame({"model": ["a/x", "b/y"], "training_seconds": [3.0, 5.0], "accuracy": [0.9, 0.8]})
+    alike = alike.assign(architecture="cnn", kind="CNN", accuracy_low=0.7, accuracy_high=0.95)
+    loss, accuracy, seconds, tested = overall.draw_frameworks(alike, history).axes
+    assert loss.get_title() == "cnn (CNN)"
+    assert [list(line.get_ydata()) for line in loss.lines] == [[0.5, 0.3], [0.4]]
+    assert list(accuracy.lines[0].get_ydata()) == pytest.approx([80, 90])
+    assert [bar.get_width() for bar in seconds.patches] == [3, 5]
+    points = [bars.lines[0].get_xdata() for bars in tested.containers]
+    assert [float(x) for (x,) in points] == pytest.approx([90, 80])
+    assert [label.get_text() for label in seconds.get_yticklabels()] == ["a/x", "b/y"]
 
 
 def test_a_significant_difference_is_told_from_others():

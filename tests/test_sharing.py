@@ -1,5 +1,6 @@
 """Results travel between clones, and experiments run apart from the workspace."""
 
+import csv
 import json
 
 import pytest
@@ -19,7 +20,7 @@ def second(project, tmp_path):
 
 def test_a_second_clone_pulls_everything_and_runs_nothing(project, second):
     dvc(second, "pull")
-    assert "up to date" in dvc(second, "status")
+    assert "up to date" in dvc(second, "status", "dvc.yaml")
     assert ran(dvc(second, "repro")) == []
     for path in (project / "outputs").rglob("*"):
         if path.is_file():
@@ -49,6 +50,11 @@ def test_queued_experiments_run_with_two_workers(project):
     table = dvc(project, "exp", "show", "--csv", "--only-changed")
     assert "0.0001" in table
     assert "0.0005" in table
+    column = "outputs/metrics/scratch/mlp_relu.json:validation_accuracy"
+    shown = dvc(project, "exp", "show", "--csv", "--sort-by", column, "--sort-order", "desc")
+    rows = [row for row in csv.DictReader(shown.splitlines()) if row["Experiment"]]
+    accuracies = [float(row[column]) for row in rows]
+    assert len(rows) == 2 and accuracies == sorted(accuracies, reverse=True)
     assert "Failed" not in dvc(project, "queue", "status")
     assert git(project, "status", "--short") == ""
 

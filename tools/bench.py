@@ -12,10 +12,7 @@ imports and reading; a short run on a thousand images comes first, to have the l
 """
 
 import argparse
-import csv
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -29,6 +26,7 @@ if __name__ == "__main__":
 
 import numpy as np
 
+from apps import trials
 from stages.common import architecture, results
 from stages.console import command
 from stages.console.errors import UserError
@@ -49,18 +47,7 @@ class Run:
     timings: results.Timings
     description: results.Description
     start_seconds: float
-    peak_mebibytes: float
     history: list[dict[str, float | None]]
-
-
-LAUNCH = """\
-import resource, subprocess, sys, time
-started = time.perf_counter()
-code = subprocess.call(sys.argv[1:])
-print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-sys.exit(code)
-"""
-"""A small process between this and the stage: the system counts the parent's memory as the child's."""
 
 
 def run(model: str, changes: dict[str, Any], data: Path = projects.DATA) -> Run:
@@ -68,33 +55,16 @@ def run(model: str, changes: dict[str, Any], data: Path = projects.DATA) -> Run:
 
     changes: values of params.yaml by dotted key, for this run alone.
     """
-    framework, name = model.split("/")
     with tempfile.TemporaryDirectory() as temporary:
-        project = projects.lay_out(Path(temporary), projects.changed(changes), data)
-        stage = subprocess.run(
-            [sys.executable, "-S", "-c", LAUNCH, sys.executable, "-m", f"stages.train_{framework}", name],
-            cwd=project,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        output, _, measured = stage.stdout.strip().rpartition("\n")
-        if stage.returncode:
-            raise UserError(f"{model} with {changes} failed: {output[-500:]}")
-        folder = project / results.folder(framework, name)
-        description = results.Description.model_validate_json((folder / "model.json").read_bytes())
-        seconds = project / results.timings(framework, name)
-        timings = results.Timings.model_validate_json(seconds.read_bytes())
-        probabilities = np.load(project / results.predictions(framework, name))
-        history = (folder / "history.csv").read_text("utf-8").splitlines() if description.architecture else []
-    whole, peak = map(float, measured.split())
+        project = trials.lay_out(Path(temporary), *trials.changed(model, changes), data)
+        result, whole = trials.cold(project, model)
+    timings, predicted = result.timings(), result.predictions().argmax(axis=1)
     return Run(
-        accuracy=float(np.mean(probabilities.argmax(axis=1) == np.load(data / "test_labels.npy"))),
+        accuracy=float(np.mean(predicted == np.load(data / "test_labels.npy"))),
         timings=timings,
-        description=description,
+        description=result.description(),
         start_seconds=whole - timings.training_seconds - timings.prediction_seconds,
-        peak_mebibytes=peak / (1024 if sys.platform == "linux" else 1024**2),
-        history=[{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(history)],
+        history=result.history,
     )
 
 
@@ -158,7 +128,7 @@ def measure(model: str, seeds: int) -> Row:
         images_per_second=round(seen / spent),
         seconds_to_98=seconds_to(0.98, runs),
         seconds_to_99=seconds_to(0.99, runs),
-        peak_mebibytes=round(statistics.median(one.peak_mebibytes for one in runs)),
+        peak_mebibytes=round(statistics.median(one.timings.peak_mebibytes for one in runs)),
         parameters=described.parameters,
         multiply_adds=forward or None,
         matmul_gflops=round(rate, 1),

@@ -88,7 +88,7 @@ def measure(
         value=value,
         training_seconds=run.timings.training_seconds,
         prediction_seconds=run.timings.prediction_seconds,
-        peak_mebibytes=round(run.peak_mebibytes),
+        peak_mebibytes=run.timings.peak_mebibytes,
         validation_accuracy=None if copies else last,
         machine=pages.this_machine(),
     )

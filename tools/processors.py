@@ -10,27 +10,22 @@ backports: 7.2 crashes where images are augmented).
 """
 
 import argparse
+import copy
 import hashlib
-import os
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from stages.common import environment
-
-if __name__ == "__main__" and sys.argv[1:2] == ["--all-of"]:
-    environment.prepare()
-
 import numpy as np
 
+from apps import trials
 from stages.common import params, results
 from stages.common.frameworks import FRAMEWORKS
 from stages.console import command
@@ -73,9 +68,6 @@ class Row:
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["--all-of"]:
-        train_all(sys.argv[2])
-        return
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("models", nargs="*", metavar="framework/model", help="all, if none is named")
     chosen = projects.chosen(parser.parse_args().models)
@@ -91,14 +83,6 @@ def main() -> None:
     pages.keep_rows(TABLE, rows, projects.models())
 
 
-def train_all(framework: str) -> None:
-    """Train every model of a framework in this process: most of an emulated run is imports."""
-    stage = import_module(f"stages.train_{framework}")
-    for model in params.read(framework, dict):
-        sys.argv = [stage.__name__, model]
-        stage.main()
-
-
 def emulator_version() -> str:
     """The emulator's version, such as 10.0: the patch version is irrelevant here."""
     text = subprocess.run([EMULATOR, "--version"], capture_output=True, text=True, check=True).stdout
@@ -111,7 +95,7 @@ def compare_processors(folder: Path, chosen: list[str]) -> dict[str, dict[str, s
     found: dict[str, dict[str, str]] = {model: {} for model in chosen}
     for profile in PROFILES:
         content = short_epoch(chosen, profile)
-        native = projects.lay_out(folder / profile, content, data)
+        native = lay_out(folder / profile, content, data)
         for framework in frameworks_of(content):
             train(native, framework)
         if profile == "portable":
@@ -119,7 +103,7 @@ def compare_processors(folder: Path, chosen: list[str]) -> dict[str, dict[str, s
                 found[model]["fingerprint"] = fingerprint(native, model)
         for short, (name, processor) in EMULATED.items():
             print(f"{profile}, {name}", flush=True)
-            emulated = projects.lay_out(folder / f"{profile}-{short}", content, data)
+            emulated = lay_out(folder / f"{profile}-{short}", content, data)
             with ThreadPoolExecutor(2) as pool:  # an emulator spends most of its time on one thread
                 list(pool.map(partial(train, emulated, processor=processor), frameworks_of(content)))
             for model in chosen:
@@ -132,7 +116,7 @@ def compare_profiles(folder: Path, chosen: list[str]) -> dict[str, dict[str, flo
     data = projects.resize(folder / "more", TIMED_IMAGES, TEST_IMAGES)
     seconds: dict[tuple[str, str], list[float]] = {}
     for profile in PROFILES:
-        projects.lay_out(folder / f"timed-{profile}", content := short_epoch(chosen, profile), data)
+        lay_out(folder / f"timed-{profile}", content := short_epoch(chosen, profile), data)
     for _ in range(REPEATS):
         for profile in PROFILES:
             project = folder / f"timed-{profile}"
@@ -155,7 +139,8 @@ def compare_profiles(folder: Path, chosen: list[str]) -> dict[str, dict[str, flo
 
 def short_epoch(chosen: list[str], profile: str) -> dict[str, Any]:
     """The project's parameters for one epoch on the processor, and only the chosen models."""
-    content = projects.changed({"profile": profile, "data.validation": "1/3"})
+    content = copy.deepcopy(params.content(params.PATH)) | {"profile": profile}
+    content["data"]["validation"] = "1/3"
     content["device"] = dict.fromkeys(content["device"], "cpu")
     for framework in FRAMEWORKS:
         entries = content[framework] = {
@@ -166,6 +151,11 @@ def short_epoch(chosen: list[str], profile: str) -> dict[str, Any]:
     return content
 
 
+def lay_out(folder: Path, content: dict[str, Any], data: Path) -> Path:
+    """A project with these parameters and the images of the folder `data`."""
+    return trials.lay_out(folder, content, params.content(params.ARCHITECTURES), data)
+
+
 def frameworks_of(content: dict[str, Any]) -> list[str]:
     """The frameworks that have models in some parameters."""
     return [framework for framework in FRAMEWORKS if content[framework]]
@@ -174,20 +164,14 @@ def frameworks_of(content: dict[str, Any]) -> list[str]:
 def train(project: Path, framework: str, processor: str | None = None) -> None:
     """Train all models of a framework in `project`, on the emulated `processor` if one is named.
 
-    Raises RuntimeError with the last lines of output if that fails.
+    In one process: most of an emulated run is imports. Raises UserError if a model cannot be trained, and
+    RuntimeError with the last lines of output if the process fails.
     """
     emulator = [EMULATOR, "-cpu", processor] if processor else []
-    run = subprocess.run(
-        [*emulator, sys.executable, "-m", "tools.processors", "--all-of", framework],
-        cwd=project,
-        env=os.environ | {"PYTHONPATH": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    if run.returncode != 0:
-        end = "\n".join(run.stdout.splitlines()[-10:])
-        raise RuntimeError(f"{framework} on {processor or 'this processor'} failed:\n{end}")
+    with closing(trials.Worker(framework, project, emulator)) as worker:
+        for name in params.content(project / params.PATH)[framework]:
+            if failure := worker.train(project, name)["failure"]:
+                raise UserError(f"{framework}/{name} on {processor or 'this processor'}: {failure}")
 
 
 def fingerprint(project: Path, model: str) -> str:

@@ -1,26 +1,21 @@
-"""Temporary projects, in which training stages run with other parameters and other images."""
+"""Which models a tool is asked for, and other images to train them on."""
 
-import copy
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from apps import trials
 from stages.common import params
-from stages.common.frameworks import FRAMEWORKS
 from stages.console.errors import UserError
 
-ROOT = Path(__file__).parent.parent
 DATA = Path("data")
 
 
 def models(content: dict[str, Any] | None = None) -> list[str]:
     """All models of params.yaml, or of other parameters, as framework/name."""
-    content = params.content(params.PATH) if content is None else content
-    return [f"{framework}/{name}" for framework in FRAMEWORKS for name in content.get(framework) or {}]
+    return trials.models(params.content(params.PATH) if content is None else content)
 
 
 def chosen(named: list[str]) -> list[str]:
@@ -36,28 +31,6 @@ def chosen(named: list[str]) -> list[str]:
 def is_network(entry: dict[str, Any]) -> bool:
     """Whether a model's entry in params.yaml is a network's."""
     return "architecture" in entry
-
-
-def changed(changes: dict[str, Any]) -> dict[str, Any]:
-    """params.yaml with other values at some dotted keys."""
-    content = copy.deepcopy(params.content(params.PATH))
-    for key, value in changes.items():
-        section = content
-        *parents, last = key.split(".")
-        for parent in parents:
-            section = section[parent]
-        section[last] = value
-    return content
-
-
-def lay_out(folder: Path, content: dict[str, Any], data: Path = DATA) -> Path:
-    """Make `folder` a project with these parameters and the images of the folder `data`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, target in (("stages", ROOT / "stages"), ("tools", ROOT / "tools"), ("data", data)):
-        (folder / name).symlink_to(target.resolve())
-    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    shutil.copy(params.ARCHITECTURES, folder)
-    return folder
 
 
 def resize(folder: Path, train: int, test: int | None = None, data: Path = DATA) -> Path:

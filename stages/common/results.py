@@ -72,7 +72,7 @@ class Timings(Section):
     """What outputs/timings holds.
 
     side_by_side: how many stages ran at once on the machine while this one trained, itself included.
-    packages: versions by name.
+    peak_mebibytes: the most memory that the process held. packages: versions by name.
     """
 
     device: str
@@ -84,6 +84,7 @@ class Timings(Section):
     python: str
     threads: Whole
     side_by_side: Whole
+    peak_mebibytes: Whole
     packages: dict[str, str]
 
 

@@ -141,6 +141,7 @@ class Record:
             "python": platform.python_version(),
             "threads": run.threads,
             "side_by_side": self._side_by_side,
+            "peak_mebibytes": machine.peak_mebibytes(),
             "packages": machine.packages(packages),
         }
         files.write_json(self.folder / "model.json", description)

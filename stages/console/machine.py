@@ -1,6 +1,7 @@
 """What a result depends on beside the code, in words: processor, system, versions, and what ran beside."""
 
 import platform
+import resource
 from collections.abc import Iterable
 from importlib.metadata import version
 from itertools import pairwise
@@ -9,6 +10,8 @@ from pathlib import Path
 import psutil
 
 INSTRUCTION_SETS = ("amx_tile", "avx512f", "avx2")
+STAGES = ("stages.", "apps.trials")
+"""How the modules begin that processes run as stages."""
 
 
 def processor() -> str:
@@ -43,5 +46,18 @@ def stages_at_once() -> int:
     found = 0
     for process in psutil.process_iter(["cmdline"]):
         pairs = pairwise(process.info["cmdline"] or [])
-        found += any(option == "-m" and module.startswith("stages.") for option, module in pairs)
+        found += any(option == "-m" and module.startswith(STAGES) for option, module in pairs)
     return max(1, found)
+
+
+def peak_mebibytes() -> int:
+    """The most memory that this process has held, in MiB.
+
+    Linux's getrusage would count what the process held that started this one, so /proc is asked first.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024**2  # bytes, on macOS
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(peak.split()[1]) // 1024  # kB

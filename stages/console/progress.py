@@ -1,6 +1,6 @@
 """What a person sees while a model trains."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, SupportsFloat
 
@@ -8,6 +8,10 @@ from tqdm import tqdm
 
 from stages.common import params, results
 from stages.console import tracking
+
+watchers: list[Callable[[dict[str, float | None]], None]] = []
+"""Called with each finished epoch, a row of history.csv, after it is printed. What they raise ends the
+training."""
 
 
 class Bar:
@@ -61,3 +65,5 @@ def epoch(row: dict[str, float | None], epochs: int) -> None:
             f"  validation accuracy {row['validation_accuracy']:.2%}"
         )
     print(text, flush=True)
+    for watch in watchers:
+        watch(row)

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from stages.pictures.style import (
     UNITS,
@@ -117,6 +118,41 @@ def draw_cost(cost: pd.Series, errors: pd.Series, what: str) -> Figure:
     _logarithmic(axis, "y", y.min(), y.max(), most=100)
     figure.canvas.draw()
     label_points(axis, x, y, names, colours)
+    return figure
+
+
+def draw_frameworks(alike: pd.DataFrame, history: pd.DataFrame) -> Figure:
+    """A row an architecture: training loss and validation accuracy over the epochs, seconds, test accuracy.
+
+    alike: its rows are networks, with their architecture and its kind, those of one below each other.
+    """
+    groups = list(alike.groupby("architecture", sort=False))
+    room = width_of(alike.model, 8)
+    heights = [max(4, len(rows)) for _, rows in groups]
+    width, height = 14 + 2 * room, 0.6 + 0.55 * sum(heights)
+    figure, axes = plt.subplots(
+        len(groups), 4, figsize=(width, height), squeeze=False, layout="constrained", height_ratios=heights
+    )
+    for (loss, accuracy, seconds, tested), (architecture, rows) in zip(axes, groups, strict=True):
+        kind = rows.kind.iloc[0]
+        for number, row in enumerate(rows.itertuples()):
+            of_model = history[history.model == row.model]
+            look = {"color": colour_of(row.model), "marker": "osD^v"[number % 5], "markersize": 4}
+            loss.plot(of_model.epoch, of_model.train_loss, **look)
+            accuracy.plot(of_model.epoch, 100 * of_model.validation_accuracy, **look)
+            bar = seconds.barh(number, row.training_seconds, color=look["color"])
+            seconds.bar_label(bar, [f"{row.training_seconds:.1f}"], padding=3, fontsize=8)
+            ends = [[row.accuracy - row.accuracy_low], [row.accuracy_high - row.accuracy]]
+            tested.errorbar(100 * row.accuracy, number, xerr=100 * np.array(ends), capsize=3, **look)
+        loss.set(title=f"{architecture} ({kind})", ylabel="training loss (nats)")
+        accuracy.set(title="on held-out images", ylabel=UNITS["accuracy"][1])
+        for axis, label in ((seconds, "training (s)"), (tested, "test accuracy (%) and its 95 % interval")):
+            axis.set_yticks(range(len(rows)), rows.model, fontsize=8)
+            axis.set(ylim=(len(rows) - 0.5, -0.5), xlabel=label)
+        seconds.margins(x=0.15)
+        for axis in (loss, accuracy):
+            axis.set_xlabel("epoch")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 

@@ -1,0 +1,464 @@
+"""Search parameters with which a model is more accurate, on held-out training images alone.
+
+    python -m apps.tune pytorch/cnn_dropout --trials 40          search, or go on with a search
+    python -m apps.tune pytorch/cnn_dropout --trials 40 --apply  and write what won into params.yaml
+
+tuning.yaml says what is tried. The first trial is the model as params.yaml has it; Optuna's TPE sampler
+chooses the others, `--together` at a time. A network's trial ends early if after an epoch it is less accurate
+than the median of earlier trials was at the same share of its epochs. The trials do not have the test images.
+
+Writes outputs/tuning/<framework>/<model>/: trials.csv, a row a trial, and pictures. The table depends on
+seed, space, `--together`, data and code alone: not on `--jobs`, on timing, or on whether the search was
+killed. Started again, it goes on after the trials that are in the table.
+"""
+
+import argparse
+import csv
+import fcntl
+import io
+import json
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from stages.common import environment
+
+if __name__ == "__main__":
+    environment.prepare()
+
+from pydantic import Field, model_validator
+from tqdm import tqdm
+
+from apps import pictures, trials
+from stages.common import dataset, files, params, results
+from stages.console import command
+from stages.console.errors import UserError, reading
+from stages.evaluation import scores
+from stages.pictures import style
+
+SPACES = Path("tuning.yaml")
+FOLDER = results.OUTPUTS / "tuning"
+ENOUGH = 4
+"""How many earlier trials a median is of, at least."""
+COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
+
+Number = Annotated[int, Field(strict=True)] | params.Number
+
+
+class Range(params.Section):
+    """Numbers from `low` to `high`, both included: whole ones if both are.
+
+    step: between neighbours, from `low` on. log: whether equal factors are equally likely.
+    """
+
+    low: Number
+    high: Number
+    step: Number | None = None
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _make_sense(self) -> "Range":
+        if not self.low < self.high:
+            raise ValueError("low must be smaller than high")
+        if self.log and (self.low <= 0 or self.step):
+            raise ValueError("log: true needs a low above 0, and no step")
+        if self.step is not None:
+            steps = (self.high - self.low) / self.step if self.step > 0 else 0.5
+            if abs(steps - round(steps)) > 1e-9:
+                raise ValueError("from low to high must be a whole number of steps above 0")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether the numbers are whole."""
+        return isinstance(self.low, int) and isinstance(self.high, int) and isinstance(self.step, int | None)
+
+
+Choices = Annotated[tuple[Any, ...], Field(min_length=2)]
+Space = dict[str, Range | tuple[Any, ...]]
+"""What is tried for each key of a model's entry."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of trials.csv.
+
+    accuracies: on the held-out images after each epoch. values: of the space, by key. note: why it failed, or
+    which trial it repeats.
+    """
+
+    trial: int
+    state: str
+    validation_accuracy: float | None
+    validation_log_loss: float | None
+    accuracies: tuple[float, ...]
+    note: str
+    values: dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", metavar="framework/model")
+    parser.add_argument("--trials", type=int, default=40, metavar="N", help="in all, with earlier ones (40)")
+    parser.add_argument("--together", type=int, default=4, metavar="N", help="chosen at once (4)")
+    parser.add_argument("--jobs", type=int, metavar="N", help="at work at once here; decides no result")
+    parser.add_argument("--apply", action="store_true", help="write the best values into params.yaml")
+    arguments = parser.parse_args()
+    for option in ("trials", "together", "jobs"):
+        if (number := getattr(arguments, option)) is not None and number < 1:
+            raise UserError(f"--{option} is {number}; allowed: 1 and more")
+    search = Search(arguments.model, arguments.together)
+    with alone(search):
+        rows = search.run(arguments.trials, arguments.jobs or trials.default_jobs())
+        draw(search, rows)
+    report(search, rows, arguments.apply)
+
+
+class Search:
+    """A search for a model's parameters. together: how many trials are chosen at once."""
+
+    def __init__(self, model: str, together: int):
+        trials.make(model, {}, tests=False)  # is there such a model?
+        self.model, self.together = model, together
+        self.framework, self.name = model.split("/")
+        self.entry = params.read(f"{self.framework}.{self.name}", dict)
+        self.space = read_space(self.framework, self.name, self.entry)
+        held_out = self.entry.get("validation") or params.content(params.PATH)["data"]["validation"]
+        held_out = params.check("data.validation", held_out, params.Validation)
+        if not held_out:
+            raise UserError("params.yaml: data.validation is 0: no images are held out to judge trials by")
+        self.always = {f"{self.framework}.{self.name}.validation": held_out}
+        self.labels = dataset.load_training(held_out).validation_labels
+        self.seed = params.read("seed", params.Seed)
+
+    @property
+    def folder(self) -> Path:
+        """Where the table and the pictures are."""
+        return FOLDER / self.framework / self.name
+
+    def key(self, key: str, values: dict[str, Any]) -> str:
+        """What `dvc exp run -S` calls a key of the space, if the entry has these values."""
+        if not key.startswith("layers["):
+            return f"{self.framework}.{self.name}.{key}"
+        used = values.get("architecture", self.entry.get("architecture"))
+        return f"{params.ARCHITECTURES}:{used}{key.removeprefix('layers')}"
+
+    def trial(self, values: dict[str, Any], bars: dict[int, float]) -> trials.Trial:
+        """The trial of some values."""
+        changes = {self.key(key, values): value for key, value in values.items()}
+        return trials.make(self.model, changes | self.always, tests=False, bars=bars)
+
+    def now(self) -> dict[str, Any]:
+        """The values of the space's keys in params.yaml; None where it has none."""
+        layers = params.content(params.ARCHITECTURES).get(self.entry.get("architecture"))
+        return {key: trials.get(self.entry | {"layers": layers}, key) for key in self.space}
+
+    def others(self) -> list[str]:
+        """Other models of the same architecture."""
+        content, mine = params.content(params.PATH), self.entry.get("architecture")
+        keys = {model: f"{model.replace('/', '.')}.architecture" for model in trials.models(content)}
+        same = [model for model, key in keys.items() if trials.get(content, key) == mine]
+        return [model for model in same if model != self.model]
+
+    def run(self, total: int, jobs: int) -> list[Row]:
+        """Run what is missing of `total` trials, and return them all.
+
+        Raises UserError if the table is of another search, or if all that it chose at first fail.
+        """
+        rows = self.load()
+        with (
+            trials.executor(jobs) as pool,
+            tqdm(total=total, initial=min(total, len(rows)), desc=self.model, disable=None) as bar,
+        ):
+            show(bar, rows)
+            for first in range(1, max(2, total), self.together):
+                begin = first if first > 1 else 0  # the model as it is goes with the first trials
+                wanted = list(range(begin, min(total, first + self.together)))
+                if rows.keys() >= set(wanted):
+                    continue
+                for row in self.run_together(pool, first, rows, wanted):
+                    rows[row.trial] = row
+                    self.save(rows)
+                    bar.update()
+                    show(bar, rows, row)
+                chosen = [row for row in rows.values() if row.trial > 0] or [rows[0]]
+                if all(row.state == FAILED for row in chosen):
+                    raise UserError(chosen[0].note)
+        return [rows[number] for number in range(total)]
+
+    def run_together(
+        self, pool: Executor, first: int, rows: dict[int, Row], wanted: list[int]
+    ) -> Iterator[Row]:
+        """The rows of the wanted trials that are missing, as they end. Equal values are tried once."""
+        earlier = [rows[number] for number in range(first)] if first > 1 else []
+        values = {row.trial: row.values for row in earlier}
+        values |= dict(enumerate(self.choose(first, earlier), start=first))
+        if first == 1:
+            values = {0: self.now()} | values
+        missing = [number for number in wanted if number not in rows]
+        same = {number: next(n for n in values if values[n] == values[number]) for number in missing}
+        new = [number for number in missing if same[number] == number]
+        queue = [self.trial(values[n] if n else {}, self.bars(values[n], earlier)) for n in new]
+        done = dict(rows)
+        for place, result in trials.run_all(pool, queue):
+            number = new[place]
+            done[number] = self.judge(number, values[number], result)
+            yield done[number]
+        for number in missing:
+            if (twin := done[same[number]]).trial != number:
+                yield replace(twin, trial=number, note=twin.note or f"as trial {twin.trial}")
+
+    def choose(self, first: int, earlier: list[Row]) -> list[dict[str, Any]]:
+        """What is tried in the trials from `first` on, by what came of the earlier ones.
+
+        A function of these alone: a sampler that is made anew each time does not know of interruptions.
+        """
+        optuna = load_optuna()
+        distributions = {key: distribution(optuna, choice) for key, choice in self.space.items()}
+        sampler = optuna.samplers.TPESampler(
+            seed=self.seed * 100_003 + first, n_startup_trials=2 * self.together
+        )
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        for row in earlier:
+            if known := as_trial(optuna, row, self.space, distributions):
+                study.add_trial(known)
+        asked = [study.ask(distributions).params for _ in range(self.together)]
+        return [{key: decoded(self.space[key], value) for key, value in one.items()} for one in asked]
+
+    def bars(self, values: dict[str, Any], earlier: list[Row]) -> dict[int, float]:
+        """Below which accuracy a trial of these values ends, by epoch; none after the last."""
+        epochs = values.get("epochs") or self.entry.get("epochs", 0)
+        curves = [row.accuracies for row in earlier if row.state == COMPLETE]
+        found = {}
+        for epoch in range(1, epochs):
+            shares = ((curve, epoch * len(curve) // epochs) for curve in curves)
+            then = [curve[done - 1] for curve, done in shares if done]
+            if len(then) >= max(ENOUGH, self.together):
+                found[epoch] = statistics.median(then)
+        return found
+
+    def judge(self, number: int, values: dict[str, Any], result: trials.Result) -> Row:
+        """The row of a trial that has run."""
+        accuracies = tuple(round(epoch["validation_accuracy"], 6) for epoch in result.history)
+        state = FAILED if result.failure else PRUNED if result.ended else COMPLETE
+        accuracy = loss = None
+        if state == COMPLETE:
+            probabilities = result.validation()
+            accuracy = round(scores.accuracy(self.labels, probabilities), 6)
+            loss = round(scores.log_loss(self.labels, probabilities), 6)
+        return Row(number, state, accuracy, loss, accuracies, result.failure or "", values)
+
+    def load(self) -> dict[int, Row]:
+        """The trials that have been, by number. Raises UserError if they are of another search."""
+        now = asdict(self.trial({}, {})) | {
+            "space": {key: repr(choice) for key, choice in self.space.items()},
+            "together": self.together,
+        }
+        now = json.loads(json.dumps(now))
+        path, table = self.folder / "search.json", self.folder / "trials.csv"
+        if not table.is_file():
+            files.write_json(path, now)
+            return {}
+        with reading(path, "does not describe a search", remedy=f"rm -r {self.folder}"):
+            then = json.loads(path.read_text(encoding="utf-8"))
+            if other := [key for key in now if then.get(key) != now[key]]:
+                raise UserError(
+                    f"{table} is of a search with other {', '.join(other)}: `rm -r {self.folder}` begins anew"
+                )
+        with reading(table, "holds no trials", remedy=f"rm -r {self.folder}"):
+            return {row.trial: row for row in read_rows(table.read_text(encoding="utf-8"), list(self.space))}
+
+    def save(self, rows: dict[int, Row]) -> None:
+        """Replace the table in one step: a killed search leaves the one or the other."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*COLUMNS, *self.space])
+        for _, row in sorted(rows.items()):
+            curve = " ".join(map(str, row.accuracies))
+            values = (json.dumps(row.values[key]) for key in self.space)
+            figures = row.validation_accuracy, row.validation_log_loss  # None becomes an empty cell
+            writer.writerow([row.trial, row.state, *figures, curve, row.note, *values])
+        files.write_text(partial := self.folder / "trials.partial.csv", text.getvalue())
+        partial.replace(self.folder / "trials.csv")
+
+
+COLUMNS = ("trial", "state", "validation_accuracy", "validation_log_loss", "accuracies", "note")
+
+
+def read_rows(text: str, keys: Sequence[str]) -> Iterator[Row]:
+    """The rows of a text of trials.csv. Raises one of errors.DAMAGE if it is something else."""
+    for cells in csv.DictReader(io.StringIO(text)):
+        accuracy, loss = (float(cells[name]) if cells[name] else None for name in COLUMNS[2:4])
+        yield Row(
+            trial=int(cells["trial"]),
+            state=cells["state"],
+            validation_accuracy=accuracy,
+            validation_log_loss=loss,
+            accuracies=tuple(map(float, cells["accuracies"].split())),
+            note=cells["note"],
+            values={key: json.loads(cells[key]) for key in keys},
+        )
+
+
+def read_space(framework: str, name: str, entry: dict[str, Any]) -> Space:
+    """What tuning.yaml says to try for a model. Raises UserError if it says nothing, or something wrong."""
+    content = params.content(SPACES)
+    where = f"{framework}.{name}"
+    found = (content.get(framework) or {}).get(name)
+    if found is None and "architecture" in entry:
+        where, found = "networks", content.get("networks")
+    if not found:
+        raise UserError(
+            f"{SPACES} has no {framework}.{name}: it should hold the keys to try, and their values"
+        )
+    found = params.check(where, found, dict[str, Any], SPACES)
+    return {
+        key: params.check(f"{where}.{key}", value, Range if isinstance(value, dict) else Choices, SPACES)
+        for key, value in found.items()
+    }
+
+
+def load_optuna() -> Any:
+    """Optuna, which only a search needs. Raises UserError if it is not installed."""
+    try:
+        import optuna
+    except ImportError:
+        raise UserError("a search needs Optuna: `make tuning` installs it") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def distribution(optuna: Any, choice: Range | tuple[Any, ...]) -> Any:
+    """How Optuna describes a key's values: those of a list by their places, for they may be anything."""
+    if isinstance(choice, tuple):
+        return optuna.distributions.CategoricalDistribution(range(len(choice)))
+    if choice.whole:
+        return optuna.distributions.IntDistribution(choice.low, choice.high, choice.log, choice.step or 1)
+    return optuna.distributions.FloatDistribution(choice.low, choice.high, choice.log, choice.step)
+
+
+def decoded(choice: Range | tuple[Any, ...], value: Any) -> Any:
+    """A value of Optuna's as it stands in params.yaml: numbers that are not whole have three digits."""
+    if isinstance(choice, tuple):
+        return choice[value]
+    return value if choice.whole else min(max(float(f"{value:.3g}"), choice.low), choice.high)
+
+
+def as_trial(optuna: Any, row: Row, space: Space, distributions: dict[str, Any]) -> Any:
+    """A row as Optuna's trial; None if it has values that the space has not, as params.yaml may."""
+    complete = row.state == COMPLETE
+    states = optuna.trial.TrialState
+    try:
+        return optuna.trial.create_trial(
+            state=states.COMPLETE if complete else states.PRUNED,
+            value=row.validation_accuracy,
+            params={
+                key: choice.index(row.values[key]) if isinstance(choice, tuple) else row.values[key]
+                for key, choice in space.items()
+            },
+            distributions=distributions,
+            intermediate_values=dict(enumerate(row.accuracies, start=1)) if row.state == PRUNED else {},
+        )
+    except (ValueError, TypeError):
+        return None
+
+
+def best(rows: Iterable[Row]) -> Row | None:
+    """The row of the highest accuracy, of equal ones that with the lowest log loss, the earliest of these."""
+    complete = [row for row in rows if row.state == COMPLETE]
+    return max(complete, key=lambda row: (row.validation_accuracy, -row.validation_log_loss), default=None)
+
+
+def show(bar: tqdm, rows: dict[int, Row], row: Row | None = None) -> None:
+    """The best so far beside the bar; where there is no terminal, a line for the trial that has ended."""
+    leader = best(rows.values())
+    so_far = f"best {leader.validation_accuracy:.2%} (trial {leader.trial})" if leader else ""
+    bar.set_postfix_str(so_far)
+    if bar.disable and row:
+        accuracy = f"{row.validation_accuracy:.2%}" if row.state == COMPLETE else row.state
+        print(f"trial {row.trial}: {accuracy}; {so_far}", flush=True)
+
+
+@contextmanager
+def alone(search: Search) -> Iterator[None]:
+    """Raise UserError if another process is at the same search."""
+    search.folder.mkdir(parents=True, exist_ok=True)
+    with (search.folder / "search.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{search.model} is being tuned by another process") from None
+        yield
+
+
+def draw(search: Search, rows: list[Row]) -> None:
+    """Write the pictures: the course of the search and, from ENOUGH complete trials on, what mattered."""
+    style.save(search.folder / "course.png", partial(pictures.draw_course, search.model, rows))
+    weights = importances(search.space, rows)
+    if len(weights) < 2:
+        return
+    style.save(search.folder / "importance.png", partial(pictures.draw_importance, search.model, weights))
+    first, second, *_ = weights
+    pair = partial(pictures.draw_pair, search.model, rows, search.space, first, second)
+    style.save(search.folder / "pair.png", pair)
+
+
+def importances(space: Space, rows: list[Row]) -> dict[str, float]:
+    """The share of each key in how accuracies differ, the largest first; none for too few trials."""
+    optuna = load_optuna()
+    study = optuna.create_study(direction="maximize")
+    distributions = {key: distribution(optuna, choice) for key, choice in space.items()}
+    known = [as_trial(optuna, row, space, distributions) for row in rows if row.state == COMPLETE]
+    study.add_trials([one for one in known if one])
+    if len({one.value for one in study.trials}) < ENOUGH:
+        return {}
+    return optuna.importance.get_param_importances(study)
+
+
+def report(search: Search, rows: list[Row], apply: bool) -> None:
+    """Print what won and, with `apply`, write it into params.yaml and architectures.yaml."""
+    now, winner = rows[0], best(rows)
+    if winner is None:
+        raise UserError(f"none of {len(rows)} trials came to its end")
+    had = f"{now.validation_accuracy:.2%}" if now.state == COMPLETE else now.state
+    print(
+        f"{search.model}: trial {winner.trial} of {len(rows)} is the best, {winner.validation_accuracy:.2%} "
+        f"of {len(search.labels):,} held-out images; as params.yaml has it: {had}. The best of many looks "
+        "slightly better than it is."
+    )
+    changes = {key: value for key, value in winner.values.items() if value != now.values[key]}
+    if not changes or winner is now:
+        print("params.yaml has these values already")
+        return
+    for key, value in changes.items():
+        full = search.key(key, winner.values)
+        print(f"  {full}: {json.dumps(now.values[key])} → {json.dumps(value)}")
+        if apply:
+            write(full, value)
+    if any(key.startswith("layers[") for key in changes) and (others := search.others()):
+        print(f"  of the same architecture, and trained again with it: {', '.join(others)}")
+    if apply:
+        print(f"written; `dvc repro train_{search.framework}@{search.name}` trains it")
+    else:
+        print("--apply writes them")
+    print(f"trials and pictures: {search.folder}")
+
+
+def write(key: str, value: Any) -> None:
+    """Change one value in params.yaml or architectures.yaml, as DVC does it: the other lines stay."""
+    from dvc.utils.serialize import modify_yaml
+
+    path, _, rest = key.rpartition(":")
+    with modify_yaml(path or str(params.PATH)) as content:
+        trials.put(content, rest, value, path or str(params.PATH))
+
+
+if __name__ == "__main__":
+    command.run(main)
