@@ -9,7 +9,7 @@ import psutil
 from stages.common import results
 from stages.console.errors import UserError
 
-SPEED = Path(__file__).parent.parent / "docs/speed.csv"
+SPEED = Path(__file__).parents[2] / "docs/speed.csv"
 
 
 class Costs:

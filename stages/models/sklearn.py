@@ -24,9 +24,9 @@ from stages.common import dataset
 from stages.console.errors import UserError, reading
 from stages.models.without import without
 
-with without("pandas", "pytest"):
+with without("dask", "pandas", "pytest"):
     from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier
-with without("pytest", "torch"):
+with without("dask", "pytest", "torch"):
     import skops.io
 
 PACKAGE = "sklearn"
