@@ -1,8 +1,8 @@
 """Imports without what a library can do without.
 
-skops walks through all of scikit-learn, corners of which import PyTorch, pandas, pytest and Dask; Keras imports
-Matplotlib, pandas and scikit-learn. None of that is used here. On an AMD EPYC (family 25, model 17), two
-cores, medians of three starts: scikit-learn with skops 4.2 s, without these 0.9 s; Keras with TensorFlow
+skops walks through all of scikit-learn, corners of which import PyTorch, pandas, pytest and Dask; Keras
+imports Matplotlib, pandas and scikit-learn. None of that is used here. On an AMD EPYC (family 25, model 17),
+two cores, medians of three starts: scikit-learn with skops 4.2 s, without these 0.9 s; Keras with TensorFlow
 5.0 s, without them 3.3 s. To measure again: time python -c "import stages.models.sklearn", with and
 without the block there.
 """
