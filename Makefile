@@ -1,5 +1,4 @@
-# `make` installs and runs the pipeline, `make test` installs and runs the tests.
-# The rest is for those who change something.
+# `make` installs and runs the pipeline, `make test` installs and runs the tests. `make help` lists the rest.
 
 PYTHON ?= python3
 MODELS ?=  # of `make bench` and `make processors`: all, if none is named
@@ -11,9 +10,10 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 # `make quick` trains these; one or two a framework, each a few seconds, two pairs of one architecture.
 QUICK ?= train_pytorch@sprint train_pytorch@mlp train_tensorflow@sprint train_scratch@mlp_relu train_sklearn@knn_3
 
-.PHONY: all quick test test-all lint format experiments docs-check readme edits frameworks processors bench growth \
+.PHONY: all help quick test test-all lint format experiments docs-check readme edits frameworks processors bench growth \
 	published reproduce lock clean tracking tuning studies watch
 
+# Installs everything into .venv and runs the pipeline, on as many cores as there are.
 all: .venv/installed
 	@test -e .git || python -m dvc config --local core.no_scm true  # an archive instead of a clone
 	python -m apps.pipeline
@@ -29,6 +29,12 @@ quick: .venv/installed
 	python -m stages.visualize
 	@python -m stages.report
 
+# Lists what `make` can do.
+help:
+	@awk '/^# / && !text { text = substr($$0, 3) } /^[a-z-]+:/ && text { printf "make %-12s %s\n", \
+		substr($$1, 1, length($$1) - 1), text } !/^#/ { text = "" }' Makefile
+
+# Installs everything and runs the tests.
 test: .venv/installed
 	python -m pytest
 
@@ -36,10 +42,12 @@ test: .venv/installed
 test-all: test
 	python -m pytest -m slow
 
+# Checks the style of the code.
 lint: .venv/installed
 	ruff check .
 	ruff format --check .
 
+# Brings the code into that style.
 format: .venv/installed
 	ruff check --fix .
 	ruff format .
@@ -97,9 +105,8 @@ published: .venv/installed
 studies: .venv/installed
 	python -m dvc repro studies/dvc.yaml
 
-# Installs what searches for parameters (`python -m apps.tune`) and clusters need
-tuning: .venv/installed
-	uv pip install --requirements requirements-tuning.txt
+# Installs what searches for parameters (`python -m apps.tune`) and clusters need: docs/tuning.md.
+tuning: .venv/tuning
 
 # Runs the committed pipeline again from nothing and compares every output with dvc.lock.
 reproduce: .venv/installed
@@ -117,6 +124,7 @@ lock: .venv/installed
 			--output-file $$file.txt || exit; \
 	done
 
+# Removes the environment.
 clean:
 	rm -rf .venv
 
@@ -132,6 +140,6 @@ PIP_INSTALL := .venv/bin/python -m pip install --disable-pip-version-check
 		$(UV_INSTALL) --requirements requirements.txt || $(PIP_INSTALL) --requirement requirements.txt
 	@touch $@
 
-.venv/tracking: requirements-tracking.txt .venv/installed
-	$(UV_INSTALL) --requirements requirements-tracking.txt || $(PIP_INSTALL) --requirement requirements-tracking.txt
+.venv/tracking .venv/tuning: .venv/%: requirements-%.txt .venv/installed
+	$(UV_INSTALL) --requirements $< || $(PIP_INSTALL) --requirement $<
 	@touch $@
