@@ -38,8 +38,6 @@ CONTRAST = 24
 """Gray levels by which ink differs from its ground at least."""
 CROSSINGS = 8
 """Lines that cross the border of a picture, at most, if they are ink."""
-NOISE = 5
-"""How many times the ground's own spread ink differs from it at least."""
 
 
 def open_picture(file: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
@@ -189,13 +187,12 @@ def _strength(colours: np.ndarray) -> tuple[np.ndarray, float]:
     strength -= _opened(strength, window)
     ink = strength > _otsu(strength)
     strength -= np.median(strength[~ink])
-    spread = 1.48 * np.median(np.abs(strength[~ink]))
     threshold = _otsu(strength)
     ink = strength > threshold
     if _crossings(ink) > CROSSINGS:  # ruled paper, whose lines are paler than ink
         threshold = _otsu(strength[ink])
         ink = strength > threshold
-    faint = not ink.any() or strength[ink].mean() < max(CONTRAST, NOISE * spread)
+    faint = not ink.any() or strength[ink].mean() < CONTRAST
     return strength, np.inf if faint or _crossings(ink) > CROSSINGS else threshold
 
 

@@ -22,8 +22,8 @@ from sklearn.naive_bayes import GaussianNB
 from stages import export
 from stages.common import architecture, exported, results, saved, training
 from stages.console.errors import UserError
-from stages.exporters import classifiers, networks
-from stages.exporters.graph import Graph
+from stages.exporters import classifiers, networks, trees
+from stages.exporters.graph import Graph, look_up
 from stages.models import lightgbm, neighbors, scratch, sklearn
 
 LAYERS = {
@@ -137,7 +137,9 @@ def fitted(entry, arrays):
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_classifier_predicts_what_its_library_predicts(name, classes):
     entry, size = CLASSIFIERS[name], (10, 12)
-    arrays = tiny_arrays(classes=classes, size=size)
+    arrays, generator = tiny_arrays(classes=classes, size=size), np.random.default_rng(1)
+    some = generator.random(len(arrays["train_labels"])) < 0.3  # are wrong, so that nothing is certain
+    arrays["train_labels"][some] = generator.integers(0, classes, some.sum())
     classifier = fitted(entry, arrays)
     images = np.concatenate([arrays["test_images"], 255 - arrays["test_images"]])
     expected = sklearn.predict_proba(classifier, sklearn.prepare(images, entry), classes)
@@ -147,6 +149,19 @@ def test_a_classifier_predicts_what_its_library_predicts(name, classes):
     found = exported.ask(graph.model(output, size, classes, exported.metadata(about, None)), name)
     np.testing.assert_allclose(found.predict_proba(images), expected, atol=1e-5)
     assert found.sure_above is None
+
+
+def test_a_value_just_above_a_threshold_of_more_digits_goes_right():
+    tree = trees.Tree(*(np.array(values) for values in ([0], [0.3], [-1], [-2], [1.0, 2.0])), target=0)
+    levels = np.zeros(256, np.float32)
+    levels[1:3] = 0.3, np.nextafter(np.float32(0.3), np.float32(0))  # float32's 0.3 is larger than 0.3
+    graph = Graph()
+    rows = graph.add("Flatten", look_up(graph, exported.IMAGES, levels))
+    about = described(None, (8, 8), 1, 0, {})
+    content = graph.model(trees.ensemble(graph, rows, [tree], 1), (8, 8), 1, exported.metadata(about, None))
+    images = np.zeros((3, 8, 8), np.uint8)
+    images[:, 0, 0] = 0, 1, 2
+    assert exported.ask(content, "tree").predict_proba(images).ravel().tolist() == [1, 2, 1]
 
 
 def test_a_class_that_no_training_image_shows_has_no_probability():
