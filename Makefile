@@ -19,8 +19,9 @@ all: .venv/installed
 	python -m apps.pipeline
 	@python -m dvc metrics show
 
-# A first result after a minute: a few models, evaluated, drawn and reported. `make` goes on from there.
-# What is made of all models is made outside DVC, whose record of it is that of a whole run.
+# A first result after a minute or two: a few models, evaluated, drawn and reported. `make` goes on from there.
+# The stages that read all models run without DVC: dvc.lock keeps what it says of them for a run of all models, and
+# the report does without parity.csv, which takes larger ones.
 quick: .venv/installed
 	@test -e .git || python -m dvc config --local core.no_scm true
 	python -m apps.pipeline $(QUICK) embed_images

@@ -48,9 +48,9 @@ class Overview:
     def ended(self, name: str, job: Job, succeeded: bool) -> None:
         """Print a line on a stage that has ended."""
         self._done += 1
-        result = job.lines()[-1:] if succeeded else ["failed"]
+        result = "".join(job.lines()[-1:]).strip() if succeeded else "failed"
         place = f"{self._done:>{len(str(self._schedule.total))}}/{self._schedule.total}"
-        self._console.print(f"{place}  {name}  {job.seconds:.1f} s  {''.join(result)}", soft_wrap=True)
+        self._console.print(f"{place}  {name}  {job.seconds:.1f} s  {result}", soft_wrap=True)
 
 
 def duration(seconds: float) -> str:
