@@ -251,7 +251,7 @@ def test_a_tracker_that_fails_costs_a_line_and_little_time(plain, tmp_path, faul
     (line,) = errors.splitlines()
     assert message in line or IN_BACKGROUND in line, "on a busy machine it may be found out later"
     assert message in (project / "tracking/log.txt").read_text()
-    assert seconds < 10, "of which the training takes one, and more on a busy machine"
+    assert seconds < 30, "a second on a quiet machine, and at most PATIENCE for the tracker"
     assert results_in(project) == results_in(plain)
 
 
@@ -369,7 +369,7 @@ def test_a_server_that_cannot_be_reached_costs_a_line_each(plain, tmp_path, answ
             MLFLOW_TRACKING_URI=address,
         )
         _, errors = process.communicate(timeout=60)
-        assert time.monotonic() - started < 12, "of which the training takes one, and more on a busy machine"
+        assert time.monotonic() - started < 30, "a second on a quiet machine, and at most PATIENCE"
         assert process.returncode == 0, errors
         settle(tmp_path, 240)
     assert results_in(tmp_path) == results_in(plain)
