@@ -15,7 +15,7 @@ if sys.platform == "linux":
         with suppress(OSError):
             ctypes.CDLL(str(distribution("torch").locate_file("torch/lib/libgomp.so.1")), ctypes.RTLD_GLOBAL)
 
-with without("matplotlib", "pandas"):
+with without("dask", "matplotlib", "pandas"):
     import lightgbm
 
 PACKAGE = "lightgbm"

@@ -26,7 +26,7 @@ from stages.models.without import without
 
 with without("pandas", "pytest"):
     from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier
-with without("pytest", "torch"):
+with without("dask", "pytest", "torch"):
     import skops.io
 
 PACKAGE = "sklearn"
