@@ -1,4 +1,4 @@
-"""What tuning and studies are drawn as."""
+"""What tuning is drawn as."""
 
 import json
 from collections.abc import Mapping, Sequence
