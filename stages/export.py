@@ -60,11 +60,13 @@ def to_onnx(model: str, sure_above: float | None) -> bytes:
     graph, classes = Graph(), len(described.classes)
     if described.architecture is not None:
         probabilities = networks.build(graph, exported.IMAGES, saved.load(*model.split("/")))
-    else:
+    elif "library" in described.recipe:
         library = import_module(f"stages.models.{described.recipe['library']}")
         path = results.folder(*model.split("/")) / "classifier.skops"
         classifier = sklearn.load(path, library, results.remedy(*model.split("/")))
         probabilities = classifiers.build(graph, exported.IMAGES, classifier, described.recipe, classes)
+    else:
+        raise NotImplementedError(f"the framework {described.framework} has no builder")
     says = exported.metadata(described, sure_above)
     return graph.model(probabilities, described.image_size, classes, says)
 

@@ -150,7 +150,7 @@ def test_a_value_just_above_a_threshold_of_more_digits_goes_right():
     levels[1:3] = 0.3, np.nextafter(np.float32(0.3), np.float32(0))  # float32's 0.3 is larger than 0.3
     graph = Graph()
     rows = graph.add("Flatten", look_up(graph, exported.IMAGES, levels))
-    about = described(None, (8, 8), 1, 0, {})
+    about = described(architecture=None, image_size=(8, 8), classes=names_of(1))
     content = graph.model(trees.ensemble(graph, rows, [tree], 1), (8, 8), 1, exported.metadata(about, None))
     images = np.zeros((3, 8, 8), np.uint8)
     images[:, 0, 0] = 0, 1, 2

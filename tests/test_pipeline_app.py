@@ -1,6 +1,5 @@
 """`python -m apps.pipeline`: graphs of small commands, run by the real DVC, and the real pipeline once."""
 
-import json
 import os
 import pty
 import random
@@ -16,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from conftest import ROOT, command, dvc, edit_params, git, ran
+from conftest import ROOT, command, dvc, edit_params, git, ran, timed
 
 from apps.scheduling import costs
 from stages.common import results
@@ -142,20 +141,6 @@ def test_stages_run_side_by_side_and_no_more_than_the_jobs(toy):
     assert max(at_once) == 3
 
 
-TIMINGS = {
-    "device": "cpu",
-    "precision": "float32",
-    "training_seconds": 1.0,
-    "prediction_seconds": 0.0,
-    "processor": "some processor",
-    "system": "Linux x86_64",
-    "python": "3.11.7",
-    "threads": 2,
-    "side_by_side": 1,
-    "packages": {},
-}
-
-
 def test_the_longest_by_the_last_run_starts_first(toy):
     """Such a stage is known by its model's timings."""
     project = toy({})
@@ -165,7 +150,7 @@ def test_the_longest_by_the_last_run_starts_first(toy):
     for model, seconds in models.items():
         path = project / results.timings("own", model)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(TIMINGS | {"training_seconds": seconds}))
+        path.write_text(timed(seconds).model_dump_json())
     run = pipeline(project, "--jobs", "1")
     assert run.returncode == 0, run.stderr
     assert (project / "order").read_text().split() == ["large", "small", "tiny"]
@@ -326,7 +311,7 @@ def test_costs_are_those_of_the_last_run_or_else_what_the_bench_measured(trained
     stages = ["train_pytorch@linear", "train_sklearn@knn_3", "train_pytorch@other", "evaluate"]
     assert [expected.seconds(name) for name in stages] == pytest.approx([2.6, 4.6, 10.25, 9.25])
     own = expected.mebibytes("train_pytorch@linear") - 800
-    assert 20 < own < 1000
+    assert own > 20, "DVC takes some, too"
     assert [expected.mebibytes(name) - own for name in stages] == [800, 900, 900, 900]
 
 
