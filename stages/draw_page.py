@@ -37,7 +37,8 @@ def main() -> None:
     sure_above = {
         model: level
         for model, level in evaluated().items()
-        if (weights := weights_of(model)).is_file() and weights.stat().st_size < LARGEST
+        if results.load_description(*model.split("/")).architecture is not None
+        and weights_of(model).stat().st_size < LARGEST
     }
     networks = [
         {
