@@ -505,8 +505,16 @@ def _listen(requests: queue.SimpleQueue, workplaces: Sequence[str]) -> None:
     for line in sys.stdin:
         requests.put(json.loads(line))
     for folder in workplaces:
-        shutil.rmtree(folder, ignore_errors=True)  # of a killed process nobody else would
+        remove(Path(folder))  # of a killed process nobody else would
     os._exit(0)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder in which a training may still write, which it cannot once its own folder is gone."""
+    for _ in range(1000):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            break
 
 
 def _train(stage: Any, framework: str, request: dict[str, Any]) -> dict[str, Any]:

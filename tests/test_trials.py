@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -216,6 +216,25 @@ def test_training_ends_and_its_folder_goes_with_the_process_that_asked_for_it(wo
     psutil.wait_procs(training, timeout=10)
     assert training and not [process for process in training if process.is_running()]
     assert list(temporary.iterdir()) == []
+
+
+def test_a_folder_goes_in_which_something_still_writes(tmp_path):
+    folder = tmp_path / "trials"
+    written = folder / "history.csv.partial"
+    folder.mkdir()
+
+    def write() -> None:
+        end = time.monotonic() + 5
+        with suppress(FileNotFoundError):
+            while time.monotonic() < end:
+                written.touch()
+
+    with ThreadPoolExecutor() as pool:
+        writing = pool.submit(write)
+        until(written.exists)
+        trials.remove(folder)
+        assert not folder.exists()
+        writing.result()
 
 
 def test_without_dask_one_line_says_how_to_install_it(workspace, monkeypatch):
