@@ -12,6 +12,7 @@ sprint 2 s, 99.1 %; cnn_dropout 16 s, 99.2 %; champion 136 s, 99.7 %.
 
 import math
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
@@ -55,7 +56,7 @@ def main() -> None:
     ):
         training.record_network(
             record,
-            pytorch.build(layers).to(device),
+            pytorch.build(layers, device),
             layers,
             train=partial(train, precision=precision),
             predict_proba=pytorch.predict_proba,
@@ -65,30 +66,42 @@ def main() -> None:
 
 
 def choose_device(wanted: str) -> torch.device:
-    """The device called `wanted`; `auto` is CUDA if there is any, else MPS, else the CPU."""
-    available = ["cpu"]
-    if torch.backends.mps.is_available():
-        available.insert(0, "mps")
-    if torch.cuda.is_available():
-        available.insert(0, "cuda")
-    if wanted == "auto":
-        return torch.device(available[0])
-    if wanted not in available:
+    """The device called `wanted`; `auto` is CUDA if it computes, else the CPU.
+
+    Prints one line if `auto` finds a CUDA device that does not compute, such as a card for which this
+    PyTorch has no kernels. Raises UserError if the device called `wanted` is missing or does not compute.
+    """
+    known = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = [name for name, is_there in known.items() if is_there]
+    if wanted not in ("auto", *available):
         raise UserError(
             f"params.yaml: device.pytorch is {wanted!r}; allowed here: auto, {', '.join(available)}"
         )
-    return torch.device(wanted)
+    if wanted == "cuda" or (wanted == "auto" and known["cuda"]):
+        try:
+            with warnings.catch_warnings(action="ignore"):  # PyTorch's lines on cards that are too old
+                torch.ones(1, device="cuda").add(1).item()
+            return torch.device("cuda")
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            if wanted == "cuda":
+                raise UserError(
+                    f"params.yaml: device.pytorch is 'cuda', on which PyTorch fails: {reason}; "
+                    "allowed here: auto, cpu"
+                ) from None
+            print(f"PyTorch fails on CUDA ({reason}): training on the CPU instead", flush=True)
+    return torch.device("cpu" if wanted == "auto" else wanted)
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether `device` multiplies matrices of bfloat16 in hardware: CUDA's from compute capability 8.0."""
+    """Whether `device` multiplies bfloat16 matrices in hardware: AMX, or CUDA compute capability ≥ 8.0."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and environment.multiplies_bfloat16()
 
 
 def make_deterministic(seed: int, threads: int) -> None:
-    """Let equal runs give equal bits: seed, threads, and only algorithms without races."""
+    """Make runs repeatable bit by bit: set the seed and threads, and allow only deterministic algorithms."""
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
     torch.set_deterministic_debug_mode("error")
@@ -103,9 +116,9 @@ def train(
     watching: training.Progress,
     precision: Literal["float32", "bfloat16"] = "float32",
 ) -> Iterator[training.Epoch]:
-    """Train `network` in place and yield its epochs."""
+    """Train `network` in place on its device and yield a training.Epoch after each epoch."""
     settings, device = job.settings, next(network.parameters()).device
-    images = pytorch.to_tensor(job.data.train_images, device)  # bytes: floats are four times as many
+    images = pytorch.to_tensor(job.data.train_images, device)  # uint8: float32 takes four times the memory
     labels = torch.from_numpy(job.data.train_labels.astype(np.int64)).to(device)
     ground = training.scaled_ground(job.dataset.ground, settings.pixel_range)
     moves = np.random.default_rng(job.seed)
@@ -147,7 +160,7 @@ def train(
 
 
 def refuse_lone_image(layers: architecture.Architecture, job: run.Run) -> None:
-    """Raise UserError if a batch of one image would meet batch normalization that has one value of each."""
+    """Raise UserError if the last batch is one image and batch_norm would see one value per channel."""
     images, batch_size = len(job.data.train_images), job.settings.batch_size
     lone = (images - 1) % batch_size == 0
     normalized = [
@@ -157,8 +170,8 @@ def refuse_lone_image(layers: architecture.Architecture, job: run.Run) -> None:
     ]
     if lone and any(math.prod(places) == 1 for _, *places in normalized):
         raise UserError(
-            f"params.yaml: {job.model}.batch_size is {batch_size}, which leaves a batch of one of the "
-            f"{images} images: batch_norm of units, or of channels of one pixel, needs two; choose another"
+            f"params.yaml: {job.model}.batch_size is {batch_size}, so the last batch of the {images} "
+            "images is one image: batch_norm needs at least two values per channel; choose another"
         )
 
 

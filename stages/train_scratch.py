@@ -36,7 +36,7 @@ class Settings(training.NetworkSettings):
     weight_decay: Annotated[params.Number, Field(ge=0, le=1000)] = 0.0
 
     def make_optimizer(self) -> scratch.SGD | scratch.Adam:
-        """What updates the weights, with the learning rate that each step is given."""
+        """The optimizer. Each step gets its learning rate."""
         if self.optimizer == "sgd":
             return scratch.SGD(momentum=self.momentum, weight_decay=self.weight_decay)
         return scratch.Adam(weight_decay=self.weight_decay)
@@ -50,9 +50,7 @@ def main() -> None:
     with (
         training.enough_memory(job.model),
         run.recording(job, architecture.describe(layers)) as record,
-        np.errstate(
-            over="ignore", invalid="ignore"
-        ),  # what overflows is refused, without a warning before it
+        np.errstate(over="ignore", invalid="ignore"),  # training that overflows ends in a UserError
     ):
         training.record_network(
             record,
@@ -68,7 +66,7 @@ def main() -> None:
 def train(
     network: scratch.Network, job: run.Run, watching: training.Progress, generator: np.random.Generator
 ) -> Iterator[training.Epoch]:
-    """Train `network` in place, images in an order from `generator`, and yield its epochs."""
+    """Train `network` in place and yield a training.Epoch after each epoch. generator: of the image order."""
     settings, data = job.settings, job.data
     ground = training.scaled_ground(job.dataset.ground, settings.pixel_range)
     moves = np.random.default_rng(job.seed)

@@ -1,4 +1,4 @@
-"""Fit one classifier, of scikit-learn, LightGBM or models/neighbors.py, and predict the test images.
+"""Fit one classifier of scikit-learn, LightGBM or models/neighbors.py and predict the test images.
 
     python -m stages.train_sklearn random_forest
 
@@ -38,12 +38,12 @@ STAGES = Path(__file__).parent
 class Settings(params.Section):
     """A classifier's entry in params.yaml."""
 
-    library: Literal["sklearn", "lightgbm", "neighbors"]  # the module of models/ that the estimator needs
+    library: Literal["sklearn", "lightgbm", "neighbors"]  # a module of stages/models/
     estimator: str
     pixel_range: params.PixelRange
     arguments: dict[str, Any]
     gray_levels: Annotated[int, Field(ge=2, le=256)] | None = None
-    validation: params.Validation | None = None  # none are held out unless it says so
+    validation: params.Validation | None = None  # None holds out no images
 
 
 def main() -> None:
@@ -72,20 +72,20 @@ def main() -> None:
 
 
 WRONG_ARGUMENTS = ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError
-"""How libraries complain of arguments, most of which they check while they fit."""
+"""What libraries raise for wrong arguments, most of which they check while they fit."""
 
 
 @contextmanager
 def naming(model: str, *errors: type[Exception]) -> Iterator[None]:
-    """Raise UserError, naming the model, for `errors`, which a library finds wrong with the model's entry.
+    """Raise UserError, naming the model, for `errors` that a library raises because of the model's entry.
 
-    Of our own code's only ValueError is about the entry; the others are faults of the program.
+    Errors that stages/ raises itself, except ValueError and RecursionError, are bugs and pass unchanged.
     """
     try:
         yield
     except UserError as error:
         if str(error).startswith("params.yaml: "):
-            raise  # it names the model
+            raise  # already names the model
         raise UserError(f"params.yaml: {model}: {error}") from None
     except MemoryError:
         raise UserError(f"params.yaml: {model} needs more memory than there is") from None
@@ -99,9 +99,9 @@ def naming(model: str, *errors: type[Exception]) -> Iterator[None]:
 
 
 def train(classifier: sklearn.ClassifierMixin, pixels: np.ndarray, labels: np.ndarray, threads: int) -> None:
-    """Fit `classifier` in place. Prediction stays on one job: threads would add in any order.
+    """Fit `classifier` in place and print each different warning once.
 
-    What a library warns of is printed, each warning once.
+    Prediction later uses one job, because threads would add in an order that varies.
     """
     jobs = 1 if sklearn.needs_one_thread(classifier) else threads
     with parallel_config("threading", n_jobs=jobs), warnings.catch_warnings(record=True) as caught:

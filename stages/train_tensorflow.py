@@ -52,7 +52,7 @@ class Settings(training.NetworkSettings):
         return self
 
     def make_optimizer(self, rates: np.ndarray) -> keras.optimizers.Optimizer:
-        """What updates the weights. rates: the learning rate of each step, float32 (epochs, steps)."""
+        """The optimizer. rates: the learning rate of each step, float32 (epochs, steps)."""
         if self.optimizer == "sgd":
             return keras.optimizers.SGD(LearningRates(rates), momentum=self.momentum)
         return keras.optimizers.Adam(LearningRates(rates))
@@ -80,9 +80,9 @@ def main() -> None:
 
 
 def choose_device(wanted: str) -> str:
-    """Let TensorFlow use the device called `wanted` and return its name; `auto` prefers a GPU.
+    """Let TensorFlow use the device called `wanted` and return its name; `auto` is CUDA, else the CPU.
 
-    TensorFlow calls every accelerator GPU, Apple's too.
+    TensorFlow calls every accelerator GPU, Apple's too. Raises UserError if the device is missing.
     """
     gpus = tf.config.list_physical_devices("GPU")
     accelerators = ["cuda" if tf.test.is_built_with_cuda() else "mps"] if gpus else []
@@ -91,14 +91,14 @@ def choose_device(wanted: str) -> str:
         raise UserError(
             f"params.yaml: device.tensorflow is {wanted!r}; allowed here: auto, {', '.join(available)}"
         )
-    device = available[-1] if wanted == "auto" else wanted
+    device = ("cuda" if "cuda" in available else "cpu") if wanted == "auto" else wanted
     if device == "cpu":
         tf.config.set_visible_devices([], "GPU")
     return device
 
 
 def multiplies_bfloat16(device: str) -> bool:
-    """Whether `device` multiplies matrices of bfloat16 in hardware: CUDA's from compute capability 8.0."""
+    """Whether `device` multiplies bfloat16 matrices in hardware: AMX, or CUDA compute capability ≥ 8.0."""
     if device == "cuda":
         details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
         return details.get("compute_capability", (0, 0)) >= (8, 0)
@@ -106,14 +106,14 @@ def multiplies_bfloat16(device: str) -> bool:
 
 
 def make_deterministic(seed: int, threads: int) -> None:
-    """Let equal runs give equal bits: seed, threads, and only algorithms without races."""
+    """Make runs repeatable bit by bit: set the seed and threads, and allow only deterministic algorithms."""
     keras.utils.set_random_seed(seed)
     use_threads(threads)
     tf.config.experimental.enable_op_determinism()
 
 
 def use_threads(threads: int) -> None:
-    """Let an operation use `threads`, and as many run side by side. Works only before the first operation."""
+    """Use `threads` within an operation and between operations. Works only before the first operation."""
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
 
@@ -124,12 +124,12 @@ def train(
     watching: training.Progress,
     precision: Literal["float32", "bfloat16"] = "float32",
 ) -> Iterator[training.Epoch]:
-    """Train `network` in place and yield its epochs.
+    """Train `network` in place and yield a training.Epoch after each epoch.
 
-    A loop of our own over tensors in memory takes little more than half the time of `fit`.
+    This loop over tensors in memory takes little more than half the time of Keras's `fit`.
     """
     settings, data = job.settings, job.data
-    images = tf.constant(data.train_images[..., np.newaxis])  # bytes: floats are four times as many
+    images = tf.constant(data.train_images[..., np.newaxis])  # uint8: float32 takes four times the memory
     targets = data.train_labels
     if settings.labels == "one_hot":
         targets = keras.utils.to_categorical(targets, len(job.dataset.classes)).astype(np.float32)
@@ -153,7 +153,7 @@ def train(
         with tf.GradientTape() as tape:
             with tensorflow.computing_in(precision, network):
                 logits = network(pixels, training=True)
-            # Keras's loss would look behind a last sigmoid for what went in, and leave it out
+            # without identity, Keras's loss would skip a sigmoid that is the last layer
             logits = tf.cast(tf.identity(logits), tf.float32)
             loss = loss_function(targets, logits)
         gradients = tape.gradient(loss, network.trainable_variables)

@@ -69,7 +69,7 @@ CLASSES = {"dense": "classes"}
         ([{"dense": 0}, CLASSES], "greater than 0"),
         ([{"dense": True}, CLASSES], "a number is wanted"),
         ([{"dropout": 1}, CLASSES], "less than 1"),
-        ([{"dense": 10}, {"max_pool": 2}], "layer 1: wants an image"),
+        ([{"dense": 10}, {"max_pool": 2}], "layer 1: needs an image"),
         ([{"max_pool": 29}, CLASSES], "layer 0: max_pool 29 is larger than the image of 28×28"),
         ([{"conv": {"filters": 1, "kernel": 30, "padding": "valid"}}, CLASSES], "kernel 30 is larger"),
         ([{"conv": {"filters": 1, "kernel": 3, "padding": "full"}}, CLASSES], "'same' or 'valid'"),

@@ -85,7 +85,7 @@ ARRAY = np.arange(30, dtype=np.float32).reshape(3, 10)
     ("content", "complaint"),
     [
         (npy(ARRAY)[:-1], "is no .npy file of numbers"),
-        (npy(ARRAY) + b"x", "is damaged: it goes on after its array's end"),
+        (npy(ARRAY) + b"x", "is damaged: it has data after the end of the array"),
         (b"", "is no .npy file of numbers"),
         (b"PK" + npy(ARRAY)[2:], "is no .npy file of numbers"),
         (npy(np.array([Hostile()], object)), "is no .npy file of numbers"),

@@ -1,7 +1,7 @@
-"""Networks as data: the layer lists of architectures.yaml, their shapes and their size.
+"""Networks as data: the layer lists of architectures.yaml, their shapes and parameter counts.
 
-PyTorch, Keras and NumPy build the same network from the same list. What the last layer
-hands on is a logit for each class; softmax belongs to the loss and to `predict_proba`.
+PyTorch, Keras and NumPy build the same network from the same list. The output is a logit for each class;
+softmax belongs to the loss and to `predict_proba`.
 """
 
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ from stages.common.dataset import SIZES
 from stages.common.params import Number, Positive, Section
 
 Shape = tuple[int, int, int] | tuple[int]
-"""What a layer hands on for one image: (channels, rows, columns) or (units,)."""
+"""Of a layer's input or output for one image: (channels, rows, columns) or (units,)."""
 
 
 class Layer(Section):
-    """A layer that keeps the shape and has no parameters, unless it says otherwise."""
+    """A layer. By default it keeps the shape and has no parameters."""
 
     kind: str
 
     def output_shape(self, shape: Shape) -> Shape:
-        """What the layer hands on. Raises ValueError if it cannot take `shape`."""
+        """The shape of the output. Raises ValueError if the input cannot have `shape`."""
         return shape
 
     def parameters(self, shape: Shape) -> int:
-        """How many numbers it learns."""
+        """The number of trained parameters for an input of `shape`."""
         return 0
 
     def __str__(self) -> str:
@@ -36,11 +36,11 @@ class Layer(Section):
 
 
 class Conv(Layer):
-    """2-D convolution with a bias. `same` pads with zeros, so that with stride 1 the size stays."""
+    """2-D convolution with a bias. `same` pads with zeros: with stride 1 the size stays the same."""
 
     kind: Literal["conv"]
     filters: Positive
-    kernel: Annotated[Positive, Field(le=2 * SIZES[1] - 1)]  # from any pixel it reaches all others
+    kernel: Annotated[Positive, Field(le=2 * SIZES[1] - 1)]  # from any pixel to all others
     padding: Literal["same", "valid"]
     stride: Annotated[Positive, Field(le=SIZES[1])] = 1
 
@@ -54,7 +54,7 @@ class Conv(Layer):
         return self.filters, rows, columns
 
     def pads(self, rows: int, columns: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Zeros before and after the rows, and the columns: TensorFlow's rule, an odd one goes after."""
+        """Zeros before and after the rows and the columns. As in TensorFlow, an odd one goes after."""
         if self.padding == "valid":
             return (0, 0), (0, 0)
         missing = (
@@ -88,10 +88,7 @@ class MaxPool(Layer):
 
 
 class Dense(Layer):
-    """Matrix product and bias over everything that comes in: an image is flattened first.
-
-    `classes` units are as many as the data set has classes.
-    """
+    """Matrix product and bias. An image is flattened first. units: `classes` is the number of classes."""
 
     kind: Literal["dense"]
     units: Positive | Literal["classes"]
@@ -104,7 +101,7 @@ class Dense(Layer):
 
 
 class Dropout(Layer):
-    """While training, each value is zero with probability `rate`, the others grow by 1/(1-rate)."""
+    """In training, each value is set to 0 with probability `rate`, others are multiplied by 1/(1-rate)."""
 
     kind: Literal["dropout"]
     rate: Annotated[Number, Field(gt=0, lt=1)]
@@ -116,7 +113,7 @@ class Dropout(Layer):
 class BatchNorm(Layer):
     """Each channel or unit normalized over the batch, then scaled and shifted (Ioffe and Szegedy, 2015).
 
-    Prediction uses running means and variances; of the old, each step keeps MOMENTUM.
+    Prediction uses running means and variances, updated as old · MOMENTUM + new · (1 - MOMENTUM).
     """
 
     kind: Literal["batch_norm"]
@@ -126,17 +123,17 @@ class BatchNorm(Layer):
 
 
 MOMENTUM, EPSILON = 0.9, 1e-5
-"""Of batch normalization: what it keeps, and what keeps it from dividing by zero."""
+"""Of batch normalization: decay of the running values, and the number added to the variance."""
 
 
 class Activation(Layer):
-    """A rising function of each value alone."""
+    """An increasing function of each value."""
 
     kind: Literal["relu", "sigmoid", "tanh"]
 
 
 SCALAR_OF = {"max_pool": "size", "dense": "units", "dropout": "rate"}
-"""Layers written with one value (`dense: 128`), and what that value is called."""
+"""The name of the value of layers that are written with one, such as `dense: 128`."""
 ALONE = ("relu", "sigmoid", "tanh", "batch_norm")
 """Layers written without a value."""
 
@@ -166,22 +163,21 @@ Layers = tuple[AnyLayer, ...]
 
 @dataclass(frozen=True)
 class Architecture:
-    """Layers that fit each other and the images. input_shape: of one image (channels, rows, columns)."""
+    """Layers with matching shapes. input_shape: (channels, rows, columns) of one image."""
 
     layers: Layers
     input_shape: tuple[int, int, int]
 
 
 def parse(layers: Any) -> Layers:
-    """The layers of a list as architectures.yaml has it. Raises ValueError (pydantic's) if one is no
-    layer."""
+    """The layers of a list as in architectures.yaml. Raises ValueError (pydantic's) if one is invalid."""
     return TypeAdapter(Layers).validate_python(layers)
 
 
 def fit(layers: Layers, image_size: tuple[int, int], classes: int) -> Architecture:
     """The architecture of these layers for images of `image_size` (rows, columns).
 
-    Raises ValueError if a layer cannot take what the one before hands on or the last does not give a logit
+    Raises ValueError if a layer cannot take the output of the one before, or if the output is not one logit
     for each class.
     """
     counted = tuple(
@@ -200,7 +196,7 @@ def fit(layers: Layers, image_size: tuple[int, int], classes: int) -> Architectu
 def shapes(architecture: Architecture) -> list[Shape]:
     """The output shape of each layer, in order, for one image.
 
-    Raises ValueError if a layer cannot take what the one before hands on.
+    Raises ValueError if a layer cannot take the output of the one before.
     """
     result: list[Shape] = []
     for number, layer in enumerate(architecture.layers):
@@ -212,7 +208,7 @@ def shapes(architecture: Architecture) -> list[Shape]:
 
 
 def input_shapes(architecture: Architecture) -> list[Shape]:
-    """What each layer is given, in order, for one image."""
+    """The input shape of each layer, in order, for one image."""
     return [architecture.input_shape, *shapes(architecture)][: len(architecture.layers)]
 
 
@@ -225,9 +221,8 @@ def parameter_counts(architecture: Architecture) -> list[int]:
 def weight_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a trained network's arrays: the one layout of weights.safetensors.
 
-    In `3.dense.weights` the number is the layer's place in the list. Images are (rows, columns, channels):
-    filters are
-    (k, k, channels, filters), and the first dense layer takes the pixels in that order, (inputs, units).
+    In `3.dense.weights`, 3 is the layer's index. Images are (rows, columns, channels), so convolutions have
+    weights (k, k, channels, filters), and the first dense layer, (inputs, units), takes pixels in that order.
     """
     arrays: dict[str, tuple[int, ...]] = {}
     for place, (layer, shape) in enumerate(zip(architecture.layers, input_shapes(architecture), strict=True)):
@@ -246,10 +241,10 @@ def weight_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
 
 
 def pool_first(architecture: Architecture) -> list[tuple[int, AnyLayer]]:
-    """The layers with their places in the list, max pooling before the ReLU that it follows.
+    """The layers with their indices, each max pooling moved before the ReLU that it follows.
 
-    ReLU and the maximum commute: outputs and gradients stay the same to the bit, and ReLU has a
-    quarter of the values to work on. Of sigmoid and tanh, different values may have equal ones.
+    ReLU and the maximum commute: outputs and gradients are the same bit by bit, and ReLU gets a quarter of
+    the values. Sigmoid and tanh may round different values to equal ones, so they stay in place.
     """
     result = list(enumerate(architecture.layers))
     for i, ((_, layer), (_, following)) in enumerate(pairwise(result)):
@@ -259,7 +254,7 @@ def pool_first(architecture: Architecture) -> list[tuple[int, AnyLayer]]:
 
 
 def describe(architecture: Architecture) -> str:
-    """A table for people: a line a layer with its output shape and parameters, then the sum."""
+    """A printed table: one line per layer with its output shape and parameters, then the sum."""
     counts = parameter_counts(architecture)
     rows = [
         (str(layer), "×".join(map(str, shape)), f"{count:,}" if count else "")
@@ -274,5 +269,5 @@ def describe(architecture: Architecture) -> str:
 
 def _image(shape: Shape) -> tuple[int, int, int]:
     if len(shape) != 3:
-        raise ValueError("wants an image, but a dense layer stands before it")
+        raise ValueError("needs an image, but a dense layer comes before it")
     return shape

@@ -1,4 +1,4 @@
-"""The images and labels in data/, and what data/dataset.json says about them."""
+"""Load the images and labels in data/ and their description, data/dataset.json."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,9 @@ from stages.console.errors import UserError
 
 FOLDER = Path("data")
 SIZES = 8, 64
-"""The least and the most rows or columns of an image."""
+"""Minimum and maximum rows or columns of an image."""
 CLASSES = 2, 100
-"""The least and the most classes."""
+"""Minimum and maximum number of classes."""
 Levels = TypeVar("Levels")
 
 Name = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^\S(.*\S)?$")]
@@ -24,7 +24,7 @@ Count = Annotated[int, Field(strict=True, ge=1)]
 
 
 class Counts(Section):
-    """How many images there are."""
+    """The number of images."""
 
     train: Count
     test: Count
@@ -37,10 +37,10 @@ def _different(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Dataset(Section):
-    """What data/dataset.json holds: all that a stage needs to know of the data beside the arrays.
+    """The content of data/dataset.json, which describes the arrays in data/.
 
-    classes: their names, in the order of the labels. image_size: rows and columns. ground: the gray level
-    of the background, 0 to 255.
+    classes: their names, in the order of the labels. image_size: rows and columns. ground: the background's
+    gray level, 0 to 255.
     """
 
     name: str
@@ -53,8 +53,7 @@ class Dataset(Section):
 
 
 def describe() -> Dataset:
-    """The content of data/dataset.json. Raises UserError, naming the file, if it is missing or something
-    else."""
+    """The content of data/dataset.json. Raises UserError, naming the file, if it is missing or wrong."""
     return load_json(FOLDER / "dataset.json", Dataset, "does not describe a data set")
 
 
@@ -69,7 +68,7 @@ class Split:
 
 
 def load_training(validation: float) -> Split:
-    """The training images, those that `validation` (a count or a share) holds out set apart.
+    """The training images, split into training and held-out images. validation: a count or a share below 1.
 
     Raises UserError if a file is missing or damaged or no image is left to train on.
     """
@@ -87,14 +86,14 @@ def load_training(validation: float) -> Split:
 
 
 def held_out(labels: np.ndarray, count: int) -> np.ndarray:
-    """Which `count` of the training images with these labels, uint8 (n,), are held out, bool (n,).
+    """A mask, bool (n,), of the `count` training images that are held out. labels: uint8 (n,).
 
-    Drawn class by class, each class about the same share, by a fixed generator: the same images for every
-    model and seed, and those of a smaller count are among those of a larger one.
+    A stratified sample from a generator with a fixed seed: the same images for every model and seed. A
+    smaller sample is a subset of a larger one.
     """
     generator = np.random.default_rng(0)
     order = generator.permutation(len(labels))
-    rank = np.empty(len(labels))  # of an image among those of its class, as a share of them
+    rank = np.empty(len(labels))  # of an image within its class, between 0 and 1
     for label in np.unique(labels):
         of_class = order[labels[order] == label]
         rank[of_class] = (np.arange(len(of_class)) + 0.5) / len(of_class)
@@ -104,7 +103,7 @@ def held_out(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def load_test_images() -> np.ndarray:
-    """The test images, uint8 (n, rows, columns), as the trainers see them: without labels."""
+    """The test images, uint8 (n, rows, columns), for trainers, which must not see the labels."""
     return _load_images("test")
 
 
@@ -117,7 +116,7 @@ def load_test() -> tuple[np.ndarray, np.ndarray]:
 
 
 def load_labels(part: str) -> np.ndarray:
-    """The labels of `part` (train or test), uint8 (n,), each a place in the list of classes."""
+    """The labels of `part` (train or test), uint8 (n,): indices of the classes. Raises UserError."""
     path, classes = FOLDER / f"{part}_labels.npy", len(describe().classes)
     labels = load_array(path, np.uint8, (None,))
     if labels.max(initial=0) >= classes:
@@ -126,14 +125,14 @@ def load_labels(part: str) -> np.ndarray:
 
 
 def scale_pixels(images: np.ndarray, pixel_range: tuple[float, float]) -> np.ndarray:
-    """uint8 images of any shape as float32, 0 and 255 becoming the two ends of `pixel_range`."""
+    """uint8 images of any shape as float32, scaled linearly from 0–255 to `pixel_range`."""
     return scale_levels(images.astype(np.float32), pixel_range)
 
 
 def scale_levels(levels: Levels, pixel_range: tuple[float, float]) -> Levels:
-    """float32 gray levels, in an array or a framework's tensor, scaled like `scale_pixels`.
+    """float32 gray levels, an array or a framework's tensor, scaled like `scale_pixels`.
 
-    In place where the library can: `levels` is not to be used again.
+    Works in place if the library can: do not use `levels` afterwards.
     """
     low, high = pixel_range
     levels *= (high - low) / 255

@@ -1,5 +1,4 @@
-"""Settings of the numerical libraries, which read them when they are imported: threads, instructions,
-quiet."""
+"""Prepare the numerical libraries before they are imported: threads, instruction sets, log level."""
 
 import os
 import platform
@@ -20,8 +19,8 @@ PORTABLE = {
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "OPENBLAS_CORETYPE": "Haswell",
 }
-"""Which instructions PyTorch, its MKL, NumPy, oneDNN (PyTorch's and TensorFlow's) and OpenBLAS use
-in the profile `portable`: those of every x86-64 processor with AVX2 and FMA."""
+"""Variables that limit PyTorch, its MKL, NumPy, oneDNN (PyTorch's and TensorFlow's) and OpenBLAS in the
+profile `portable` to instructions of every x86-64 processor with AVX2 and FMA."""
 
 SETTINGS = (
     "ATEN_",
@@ -36,41 +35,40 @@ SETTINGS = (
     "TORCH_ALLOW_TF32_",
     "XLA_",
 )
-"""How variables begin by which results would depend on the shell: they choose instructions, precision and
-threads. With fewer threads than it asked for PyTorch's convolutions are plainly wrong."""
+"""Prefixes of the variables that `prepare` unsets: they choose instructions, precision and threads, so
+results would depend on the shell. With fewer threads than PyTorch asks for, its convolutions are wrong."""
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-"""What tells a library how many threads to use; the last is Apple's."""
+"""The number of threads of OpenMP, OpenBLAS, MKL and Apple's Accelerate (vecLib)."""
 
 HARMLESS = ("TF_FORCE_GPU_ALLOW_GROWTH", "TF_GPU_ALLOCATOR")
-"""Those among them that are about memory alone."""
+"""Variables with these prefixes that `prepare` keeps: they affect memory only."""
 
 SPINS = "10000"
-"""How often a thread of OpenMP looks for the others before it sleeps. GCC's 300,000 last longer than
-a wait ever does while each has a core of its own, but beside another busy process they cost most of
-the time: boosted_trees takes several times as long."""
+"""How often a waiting OpenMP thread checks before it sleeps. With GCC's default of 300,000, boosted_trees
+takes several times as long beside another busy process."""
 
 
 def prepare() -> None:
-    """Set up the numerical libraries as params.yaml says. Call it before they are imported.
+    """Set the environment variables of the numerical libraries. Call it before they are imported.
 
-    `threads` decides how sums are split, `profile` which instructions add them: both decide the
-    last bits of every result, so what else would is unset. What computes with NumPy calls
-    `use_all_threads`, too.
+    `threads` and `profile` of params.yaml decide how sums are split and computed, and so the last bits of
+    every result. Other variables with such an effect are unset. A stage that computes with NumPy also calls
+    `use_all_threads`.
     """
     run(_set_variables)
 
 
 def use_all_threads() -> None:
-    """Let NumPy's and SciPy's matrix products use `threads`, also where there are fewer processors.
+    """Let NumPy's and SciPy's matrix products use `threads` threads, even on fewer processors.
 
-    Left alone, they use as many as there are processors, and other last bits come out.
+    By default they use at most one thread per processor, which changes the last bits.
     """
     threadpool_limits(params.read("threads", params.Threads), "blas")
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether the processor multiplies matrices of bfloat16 in hardware, and Linux says so (AMX)."""
+    """Whether the processor multiplies bfloat16 matrices in hardware (AMX); False except on Linux."""
     return sys.platform == "linux" and "amx_bf16" in _processor_words()
 
 
@@ -83,11 +81,11 @@ def _set_variables() -> None:
         os.environ[variable] = threads
     os.environ["OMP_DYNAMIC"] = os.environ["MKL_DYNAMIC"] = "FALSE"
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
-    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"  # else TensorFlow decides by processor; also much faster
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"  # the default varies with the processor; 1 is faster
     if params.read("profile", Literal["fast", "portable"]) == "portable":
         _refuse_other_processors()
         os.environ.update(PORTABLE)
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # its mistakes arrive as exceptions, the rest is chatter
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # errors arrive as exceptions
 
 
 def _refuse_other_processors() -> None:
@@ -102,5 +100,5 @@ def _refuse_other_processors() -> None:
 
 
 def _processor_words() -> set[str]:
-    """What Linux says of the first processor, the names of its instruction sets among it."""
+    """The words of /proc/cpuinfo on the first processor, such as the names of its instruction sets."""
     return set(Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0].split())

@@ -1,4 +1,4 @@
-"""Exported models: ONNX files that describe themselves, and answer with onnxruntime alone."""
+"""Exported models: ONNX files with a description, which need only onnxruntime."""
 
 import json
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from stages.console.errors import UserError, one_line
 FOLDER = results.OUTPUTS / "onnx"
 REMEDY = "dvc repro export"
 IMAGES, PROBABILITIES = "images", "probabilities"
-"""The one input and the one output."""
+"""Names of the input and the output."""
 KEYS = "name", "classes", "image_size", "ground", "sure_above", "provenance"
-"""What a file says of itself, each as JSON: the fields of `Exported`."""
+"""The metadata of a file, each value as JSON: fields of `Exported`."""
 AT_ONCE = 100
-"""Images in a batch, for the memory's sake."""
+"""Images per batch, to limit memory."""
 
 
 def path_of(model: str, folder: Path = FOLDER) -> Path:
@@ -28,12 +28,12 @@ def path_of(model: str, folder: Path = FOLDER) -> Path:
 
 @dataclass(frozen=True)
 class Exported:
-    """A model that can be asked.
+    """A loaded model.
 
     name: framework/model. classes: their names, in the order of the probabilities. image_size: rows and
     columns. ground: the gray level of the background. sure_above: an answer is sure if its probability is
-    larger (evaluation/scores.py); None if too few images were held out to tell. provenance: what model.json
-    says of the training.
+    larger (evaluation/scores.py); None if too few images were held out to tell. provenance: the
+    facts of model.json about the training.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Exported:
 
 
 def metadata(described: results.Description, sure_above: float | None) -> dict[str, str]:
-    """What the file of a trained model says of itself: KEYS."""
+    """The metadata of a trained model's file: its KEYS as JSON."""
     provenance = described.model_dump(
         mode="json", include={"recipe", "summary", "parameters", "training_images", "validation_images"}
     )
@@ -82,9 +82,9 @@ def names() -> list[str]:
 
 
 def load(path: Path) -> Exported:
-    """The model of a file that the stage export wrote.
+    """The model of a file that the stage `export` wrote.
 
-    Raises UserError, naming the file, if it is missing, damaged or no such model.
+    Raises UserError, naming the file, if it is missing, damaged or not such a model.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing: `{REMEDY}` makes it")
@@ -92,7 +92,7 @@ def load(path: Path) -> Exported:
 
 
 def ask(content: bytes, name: str) -> Exported:
-    """The model whose file has this content. name: what a complaint calls it."""
+    """The model whose file has this content. name: of the file, for messages. Raises UserError."""
     options = onnxruntime.SessionOptions()
     # each session's threads wait by spinning: eighteen models answered a drawing in 125 ms, so in 9 ms
     options.intra_op_num_threads = options.inter_op_num_threads = 1

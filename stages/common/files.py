@@ -1,4 +1,4 @@
-"""The files between the stages: read with every check, written in one piece."""
+"""Read files with checks, and replace them all at once."""
 
 import json
 import shutil
@@ -15,11 +15,11 @@ from stages.console.errors import UserError, reading
 
 @contextmanager
 def replacing(*paths: Path) -> Iterator[tuple[Path, ...]]:
-    """Yield a temporary path for each of `paths`; if the block succeeds, they replace them, all or none.
+    """Yield temporary paths that replace `paths` if the block succeeds, all or none.
 
-    Works for files and for folders. If the block fails, `paths` stay as they were. Of a process killed
-    while they are replaced some of `paths` may be missing, but never are new ones beside old ones, nor is one
-    half there. The temporary names depend on `paths` alone, so the next run clears what a killed one left.
+    Works for files and folders. If the block fails, `paths` stay unchanged. If the process is killed while
+    it replaces them, some of `paths` may be missing, but old and new ones never mix and none is incomplete.
+    The temporary names depend only on `paths`, so the next run removes what a killed one left.
     """
     partials = tuple(_beside(path, "partial") for path in paths)
     earlier = tuple(_beside(path, "earlier.partial") for path in paths)
@@ -36,7 +36,7 @@ def replacing(*paths: Path) -> Iterator[tuple[Path, ...]]:
                     restoring.callback(aside.replace, path)
             for path, partial in zip(paths, partials, strict=True):
                 partial.replace(path)
-                restoring.callback(remove, path)  # called before what was there comes back
+                restoring.callback(remove, path)  # undone before the old file is restored
             restoring.pop_all()
     finally:
         for leftover in (*partials, *earlier):
@@ -49,7 +49,7 @@ def _beside(path: Path, word: str) -> Path:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
+    """Remove a file or folder if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -57,11 +57,11 @@ def remove(path: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write a file, and its folder if there is none. Raises OSError that names the file."""
+    """Write a file, and create its folder if needed. Raises OSError that names the file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    except OSError as error:  # of a full disk the system does not say which file it is about
+    except OSError as error:  # a full disk gives no file name
         error.filename = error.filename or str(path)
         raise
 
@@ -86,14 +86,14 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def load_array(path: Path, dtype: type, shape: tuple[int | None, ...]) -> np.ndarray:
     """The array of an `.npy` file, which must have this `dtype` and `shape` (None: any length).
 
-    Raises UserError, naming the file, if it is missing, damaged, holds Python objects (which
-    are never unpickled) or something else than announced.
+    Raises UserError, naming the file, if it is missing or damaged, has another dtype or shape, or holds
+    Python objects (which are never unpickled).
     """
     with reading(path, "is no .npy file of numbers"), path.open("rb") as file:
         array = np.lib.format.read_array(file, allow_pickle=False)
         rest = file.read(1)
     if rest:
-        raise UserError(f"{path} is damaged: it goes on after its array's end")
+        raise UserError(f"{path} is damaged: it has data after the end of the array")
     wanted = f"{np.dtype(dtype).name} ({', '.join('n' if n is None else str(n) for n in shape)})"
     if (
         array.dtype != dtype

@@ -1,6 +1,6 @@
-"""The frameworks, in the order in which results show them. A new one is one entry here.
+"""The frameworks, in the order in which results show them. A new framework is one entry here.
 
-Read by what evaluates and shows; no training stage depends on it.
+Only stages that evaluate or show results depend on it.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Framework:
-    """How a framework is shown. colour: dark enough to be read as text on white."""
+    """How a framework is shown. colour: dark enough for text on white."""
 
     label: str
     colour: str

@@ -1,4 +1,4 @@
-"""Reads params.yaml and architectures.yaml, key by key, and checks every value before it is used.
+"""Read params.yaml and architectures.yaml by key, and check each value before it is used.
 
 A stage reads only the keys that its entry in dvc.yaml declares under `params`.
 """
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 def _no_bool(value: Any) -> Any:
-    if isinstance(value, bool):  # Python counts True as 1, a person who writes `epochs: yes` does not
+    if isinstance(value, bool):  # Python counts True as 1
         raise ValueError("a number is wanted, not yes or no")
     return value
 
@@ -50,11 +50,11 @@ def _rising(bounds: tuple[float, float]) -> tuple[float, float]:
 Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Pixel = Annotated[Number, Field(ge=-1e6, le=1e6)]
 PixelRange = Annotated[tuple[Pixel, Pixel], AfterValidator(_rising)]
-"""What the darkest (0) and the brightest pixel (255) become before a model sees them."""
+"""The values that gray levels 0 and 255 become before a model sees them."""
 
 
 def _fraction(value: Any) -> Any:
-    """A text such as 1/12 as a number."""
+    """Convert text such as 1/12 to a number."""
     value = _no_bool(value)
     if isinstance(value, str):
         try:
@@ -68,29 +68,28 @@ def _fraction(value: Any) -> Any:
 
 
 Validation = Annotated[float, BeforeValidator(_fraction)]
-"""How many training images are held out: a count, or a share of them below 1."""
+"""How many training images are held out: a count, or a share below 1."""
 
 
 def _is_name(name: Any) -> str:
-    # DVC makes no stage of a key that YAML takes for a number, and takes what follows a dot for another key
+    # DVC makes no stage of a numeric key, and splits keys at dots
     if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)):
         raise ValueError("a name is a letter, then letters, digits and _")
     return name
 
 
 Name = Annotated[str, BeforeValidator(_is_name)]
-"""Of a model or an architecture."""
+"""The name of a model or an architecture."""
 
 
 class Section(BaseModel):
-    """A mapping in a params file: unknown keys are refused, values do not change."""
+    """An immutable mapping in a params file. Unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
 def read(key: str, kind: type[T], path: Path = PATH) -> T:
-    """The value at the dotted `key` of params.yaml, or of the file at `path`, checked against the type
-    `kind`.
+    """The value at the dotted `key` in the file `path`, checked against the type `kind`.
 
     Raises UserError, naming the key and what is allowed, if it is missing or wrong.
     """
@@ -105,7 +104,7 @@ def read(key: str, kind: type[T], path: Path = PATH) -> T:
 
 
 def check(key: str, value: Any, kind: type[T], path: Path = PATH) -> T:
-    """The value, which stands at `key`, if it is of the type `kind`. Raises UserError if it is not."""
+    """Return `value`, found at `key`, as the type `kind`. Raises UserError if it is of another type."""
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
@@ -115,8 +114,8 @@ def check(key: str, value: Any, kind: type[T], path: Path = PATH) -> T:
 def load_json(path: Path, kind: type[T], what: str, remedy: str = "dvc repro") -> T:
     """The content of a JSON file, checked against the type `kind`.
 
-    what: the complaint of another content. remedy: the command that makes the file anew. Raises UserError,
-    naming the file, if it is missing or something else.
+    what: the message for other content. remedy: the command that recreates the file. Raises UserError,
+    naming the file, if it is missing or has other content.
     """
     with reading(path, what, remedy=remedy):
         try:
@@ -126,13 +125,13 @@ def load_json(path: Path, kind: type[T], what: str, remedy: str = "dvc repro") -
 
 
 def read_model(framework: str, name: str, kind: type[T]) -> T:
-    """The section of the model `name`. Raises UserError if that is no name for a model."""
+    """The section of the model `name`. Raises UserError if the name is invalid or the section is wrong."""
     check(f"{framework}.{one_line(name)}", name, Name)
     return read(f"{framework}.{name}", kind)
 
 
 def parse(text: str) -> Any:
-    """The content of a YAML text, read as DVC does it: YAML 1.2, in which 010 is ten and `no` a word.
+    """The content of a YAML text, parsed like DVC: as YAML 1.2, where 010 is ten and `no` is text.
 
     Raises YAMLError, also for a key that occurs twice.
     """
@@ -141,18 +140,17 @@ def parse(text: str) -> Any:
 
 @cache
 def content(path: Path) -> dict[str, Any]:
-    """All that a params file holds. Raises UserError if that is no mapping."""
+    """The content of a params file. Raises UserError if it is not a mapping."""
     try:
         parsed = parse(path.read_text(encoding="utf-8"))
+        repr(parsed)  # fails here if it is nested too deep for later checks
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run from the project's top folder") from None
-    except (
-        YAMLError,
-        ValueError,
-        LookupError,
-        TypeError,
-        RecursionError,
-    ) as error:  # beside its own, `!!bool 3`
+    except RecursionError:
+        raise UserError(f"{path} nests its mappings or lists too deep") from None
+    except (LookupError, TypeError, AttributeError):  # of `!!bool 3`, `!!int ""`
+        raise UserError(f"{path} is not YAML: a value does not fit its tag, such as !!int") from None
+    except (YAMLError, ValueError) as error:  # of a date such as 2024-13-45
         problem, place = getattr(error, "problem", error), getattr(error, "problem_mark", None)
         where = f", line {place.line + 1}" if place else ""
         raise UserError(f"{path} is not YAML{where}: {' '.join(str(problem).split())}") from None

@@ -1,8 +1,8 @@
-"""What every training stage leaves behind, and where later stages find it.
+"""The results of a training stage, and their paths.
 
-outputs/models/<framework>/<model>/ is all that it takes to use a trained model: model.json, its weights
-(networks: weights.safetensors, in one layout for all frameworks) or classifier.skops, and, of networks,
-history.csv and losses.csv. Beside it are its predictions, those for the held-out images, and its timings.
+outputs/models/<framework>/<model>/ holds all that is needed to use a trained model: model.json and, for
+networks, weights.safetensors (one layout for all frameworks), history.csv and losses.csv; for classifiers,
+classifier.skops. Predictions for test and held-out images and timings have folders of their own.
 """
 
 import time
@@ -37,21 +37,21 @@ def validation(framework: str, model: str) -> Path:
 
 
 def timings(framework: str, model: str) -> Path:
-    """What differs between equal runs: seconds, and the machine that took them."""
+    """What may differ between equal runs: seconds and the machine."""
     return OUTPUTS / "timings" / framework / f"{model}.json"
 
 
 def all_of(framework: str, model: str) -> tuple[Path, ...]:
-    """The paths of all that a training stage leaves."""
+    """The paths of all results of a training stage."""
     return tuple(where(framework, model) for where in (folder, predictions, validation, timings))
 
 
 class Description(Section):
     """What model.json holds.
 
-    recipe: the model's entry in params.yaml, as it was trained. architecture: the layers of a network as
-    architectures.yaml has them. summary: what it is, in a few words. layers: a network's layers, a table
-    for people. parameters: how many numbers the training set; None if that is not known.
+    recipe: the model's entry in params.yaml when it was trained. architecture: a network's layers as in
+    architectures.yaml. summary: the model in a few words. layers: a network's layers as a printed table.
+    parameters: the number of trained parameters; None if unknown.
     """
 
     framework: str
@@ -71,8 +71,8 @@ class Description(Section):
 class Timings(Section):
     """What outputs/timings holds.
 
-    side_by_side: how many stages ran at once on the machine while this one trained, itself included.
-    peak_mebibytes: the most memory that the process held. packages: versions by name.
+    side_by_side: the number of stages that ran on the machine during training, this one included.
+    peak_mebibytes: peak memory of the process, in MiB. packages: versions by name.
     """
 
     device: str
@@ -102,19 +102,19 @@ class Stopwatch:
 
 
 def load_description(framework: str, model: str) -> Description:
-    """What model.json says of a trained model. Raises UserError, naming the file, if it is something else."""
+    """The content of model.json. Raises UserError, naming the file, if it is missing or wrong."""
     path = folder(framework, model) / "model.json"
     return load_json(path, Description, "does not describe a model", remedy(framework, model))
 
 
 def load_timings(framework: str, model: str) -> Timings:
-    """What the timings of a model say. Raises UserError, naming the file, if they are something else."""
+    """The timings of a model. Raises UserError, naming the file, if it is missing or wrong."""
     path = timings(framework, model)
     return load_json(path, Timings, "holds no timings of a model", remedy(framework, model))
 
 
 def remedy(framework: str, model: str) -> str:
-    """The command that trains a model anew, also where DVC takes it for up to date."""
+    """The command that retrains a model even if DVC considers it up to date."""
     return f"dvc repro --force train_{framework}@{model}"
 
 
@@ -124,7 +124,7 @@ def load_probabilities(path: Path, images: int, classes: int) -> np.ndarray:
     Raises UserError, naming the file, if they are anything else.
     """
     probabilities = files.load_array(path, np.float32, (images, classes))
-    if not ((probabilities >= 0) & (probabilities <= 1)).all():  # false for nan, too
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():  # False for nan
         raise UserError(f"{path} holds values that are no probabilities: allowed are 0 to 1")
     if not np.allclose(probabilities.sum(axis=1), 1, atol=1e-4):
         row = int(np.abs(probabilities.sum(axis=1) - 1).argmax())

@@ -1,4 +1,4 @@
-"""A training run: what a training stage is asked to do, and the results that it leaves."""
+"""A training run: its settings and data, and the results that it writes."""
 
 import json
 import platform
@@ -21,8 +21,7 @@ from stages.console.errors import UserError
 class Run:
     """A model to train, and the data for it.
 
-    settings: the model's entry in params.yaml, checked. images and labels: uint8. test_images: without
-    labels.
+    settings: the model's checked entry in params.yaml. test_images: uint8 (n, rows, columns), without labels.
     """
 
     framework: str
@@ -36,7 +35,7 @@ class Run:
 
     @property
     def model(self) -> str:
-        """The model's place in params.yaml."""
+        """The model's key in params.yaml, such as pytorch.mlp."""
         return f"{self.framework}.{self.name}"
 
 
@@ -45,8 +44,8 @@ def read(
 ) -> Run:
     """The run that the command line names.
 
-    settings: the kind of the model's entry, which has a key `validation`; where that is None,
-    `validation` says how many images are held out, or data.validation if it is None, too.
+    settings: the type of the model's entry. If its key `validation` is None, `validation` says how many
+    images are held out; if that is None too, data.validation does.
     """
     name = command.model_name(description)
     entry = params.read_model(framework, name, settings)
@@ -65,8 +64,7 @@ def read(
 
 
 class Record:
-    """What a run leaves, while it is made. folder: of the model, under a temporary name until all is
-    there."""
+    """Writes the results of a run. folder: the model's, under a temporary name until the run succeeds."""
 
     def __init__(self, run: Run, paths: tuple[Path, ...], device: str, precision: str):
         self.run, self.device, self.precision = run, device, precision
@@ -77,16 +75,16 @@ class Record:
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """The time of the block is the model's training time."""
+        """Measure the block as the model's training time."""
         with self._training:
             yield
         self._side_by_side = max(self._side_by_side, machine.stages_at_once())
 
     def predict(self, predict_proba: Callable[[np.ndarray], np.ndarray]) -> None:
-        """Write what the trained model predicts for the test images and the held-out images.
+        """Write the trained model's predictions for the test images and the held-out images.
 
-        predict_proba: uint8 images (n, rows, columns) to class probabilities (n, classes), saved as float32.
-        Raises UserError if one is not finite.
+        predict_proba: maps uint8 images (n, rows, columns) to class probabilities (n, classes), which are
+        saved as float32. Raises UserError if one is not finite.
         """
         with self._prediction:
             probabilities = predict_proba(self.run.test_images)
@@ -114,7 +112,7 @@ class Record:
         architecture: list[Any] | None = None,
         layers: str | None = None,
     ) -> None:
-        """Write model.json (see results.Description) and the timings. packages: whose versions matter."""
+        """Write model.json (see results.Description) and the timings. packages: names, for their versions."""
         run = self.run
         recipe = params.read(run.model, dict)
         description = {
@@ -150,9 +148,9 @@ class Record:
 
 @contextmanager
 def recording(run: Run, what: str, device: str = "cpu", precision: str = "float32") -> Iterator[Record]:
-    """Yield a Record of the run. If the block succeeds, all that was written appears; if not, nothing.
+    """Yield a Record of the run, whose files appear all together if the block succeeds.
 
-    what: the model in words, printed at the beginning. precision: what products are computed in.
+    what: the model in words, printed first. precision: of convolutions and matrix products.
     """
     where = device if precision == "float32" else f"{device}, {precision}"
     of_run = results.all_of(run.framework, run.name)

@@ -1,4 +1,4 @@
-"""Trained models read from their folders: that takes nothing but the folder."""
+"""Load trained networks from their folders, which hold all that is needed."""
 
 from dataclasses import dataclass
 
@@ -12,8 +12,7 @@ from stages.console.errors import UserError, reading
 
 @dataclass(frozen=True)
 class Network:
-    """A trained network of any framework. weights: its arrays by name, float32
-    (architecture.weight_shapes)."""
+    """A trained network of any framework. weights: float32 arrays, as in architecture.weight_shapes."""
 
     description: results.Description
     architecture: architecture.Architecture
@@ -21,9 +20,10 @@ class Network:
 
 
 def load(framework: str, model: str) -> Network:
-    """The network that a training stage left.
+    """The network that a training stage wrote.
 
-    Raises UserError, naming the file, if it is missing, damaged, no network, or of other layers than it says.
+    Raises UserError, naming the file, if it is missing, damaged, not a network, or if the weights do not
+    match the layers.
     """
     description = results.load_description(framework, model)
     folder, remedy = results.folder(framework, model), results.remedy(framework, model)

@@ -1,4 +1,4 @@
-"""What the trainers of networks share: their keys in params.yaml, schedules, epochs, prediction."""
+"""Shared by the trainers of networks: settings, learning rates, epochs, prediction."""
 
 import math
 import re
@@ -19,8 +19,7 @@ from stages.console import progress
 from stages.console.errors import UserError
 
 Precision = Literal["float32", "bfloat16", "auto"]
-"""What convolutions and matrix products compute in while a network trains. Its weights stay float32, and
-so do predictions."""
+"""Of convolutions and matrix products in training. Weights and predictions are always float32."""
 
 
 class NetworkSettings(params.Section):
@@ -49,7 +48,7 @@ class NetworkSettings(params.Section):
 def read_architecture(run: Run) -> architecture.Architecture:
     """The architecture that the run's settings name, for its images and classes.
 
-    Raises UserError if it does not fit them, or if an image is smaller than it is to be shifted.
+    Raises UserError if it does not fit them, or if images are to be shifted by their size or more.
     """
     name, (rows, columns) = run.settings.architecture, run.dataset.image_size
     shift = max(run.settings.prediction_shift, getattr(run.settings.augmentation, "shift", 0))
@@ -66,9 +65,9 @@ def read_architecture(run: Run) -> architecture.Architecture:
 
 
 def choose_precision(run: Run, has_units: bool) -> Literal["float32", "bfloat16"]:
-    """What the run computes in: `auto` is bfloat16 if the device has units for it. Others imitate it, slowly.
+    """The run's precision. `auto` is bfloat16 if the device has units for it: emulation is slow.
 
-    With the profile `portable`, `auto` is float32 everywhere, and bfloat16 raises UserError.
+    With the profile `portable`, `auto` is float32, and bfloat16 raises UserError.
     """
     wanted = run.settings.precision
     if params.read("profile", str) == "portable":
@@ -85,9 +84,9 @@ def choose_precision(run: Run, has_units: bool) -> Literal["float32", "bfloat16"
 
 @contextmanager
 def enough_memory(model: str, *errors: type[Exception]) -> Iterator[None]:
-    """Raise UserError, naming the model, if the block fails because it needs more memory than there is.
+    """Raise UserError, naming the model, if the block runs out of memory.
 
-    errors: what the library raises then, beside MemoryError.
+    errors: the library's exceptions for that, beside MemoryError.
     """
     try:
         yield
@@ -101,13 +100,14 @@ def enough_memory(model: str, *errors: type[Exception]) -> Iterator[None]:
 
 
 ALLOCATOR = re.compile("DefaultCPUAllocator|[Nn]ot enough memory|[Cc]an't allocate memory")
-"""What PyTorch's RuntimeError says if the processor's memory is too small."""
+"""Matches PyTorch's RuntimeError when main memory runs out."""
 
 
 def views(pixels: np.ndarray, distance: int, ground: float) -> list[np.ndarray]:
-    """The scaled images, float32 (n, rows, columns), over which a prediction is averaged.
+    """The views of scaled images, float32 (n, rows, columns), over which a prediction is averaged.
 
-    They themselves and, if `distance` is not 0, the same moved by it up, down, left and right, over `ground`.
+    Always the images themselves; if `distance` is not 0, also shifted by so many pixels up, down, left and
+    right. Pixels that enter have the value `ground`.
     """
     if distance == 0:
         return [pixels]
@@ -120,9 +120,9 @@ def views(pixels: np.ndarray, distance: int, ground: float) -> list[np.ndarray]:
 def predictor(
     predict_proba: Callable[[np.ndarray], np.ndarray], recipe: dict[str, Any], ground: int
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from uint8 images (n, rows, columns) to class probabilities, mean over the recipe's views.
+    """A function from uint8 images (n, rows, columns) to class probabilities, averaged over `views`.
 
-    predict_proba: the network's own, of scaled images. recipe: the model's entry in params.yaml.
+    predict_proba: the network's, of scaled images. recipe: the model's entry in params.yaml.
     """
     level = scaled_ground(ground, recipe["pixel_range"])
 
@@ -135,7 +135,7 @@ def predictor(
 
 
 def scaled_ground(ground: int, pixel_range: tuple[float, float]) -> float:
-    """The gray level of the background as a network sees it."""
+    """The background's gray level, 0 to 255, scaled to `pixel_range`."""
     return float(dataset.scale_pixels(np.array([ground], np.uint8), pixel_range)[0])
 
 
@@ -143,10 +143,10 @@ WARM_UP = 0.25
 
 
 def learning_rates(settings: NetworkSettings, images: int) -> np.ndarray:
-    """The learning rate of every step, float32 (epochs, steps an epoch), for `images` an epoch.
+    """The learning rate of every step, float32 (epochs, steps per epoch), for `images` images.
 
-    `one_cycle` rises in a straight line to `learning_rate` over the first quarter of the steps and falls in a
-    straight line to almost zero: the slanted triangle of Howard and Ruder, 2018, arXiv:1801.06146, after
+    `one_cycle` rises linearly to `learning_rate` over the first quarter of the steps, then falls linearly to
+    almost zero: the slanted triangle of Howard and Ruder, 2018, arXiv:1801.06146, after
     the cycle of Smith, 2018, arXiv:1803.09820.
     """
     shape = settings.epochs, math.ceil(images / settings.batch_size)
@@ -160,11 +160,11 @@ def learning_rates(settings: NetworkSettings, images: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Epoch:
-    """A row of history.csv: losses are mean cross-entropies in nats, accuracies shares.
+    """A row of history.csv: losses are mean cross-entropies in nats, accuracies are shares, 0 to 1.
 
-    The training figures are means over the epoch's images, each seen before its batch's update,
-    augmented, with dropout on and towards smoothed labels if these are asked for; the validation figures are
-    taken at the epoch's end, None without images. `learning_rate` is the last step's.
+    Training figures are means over the epoch, each batch taken before its update, with the model's
+    augmentation, dropout and label smoothing. Validation figures are taken after the epoch; None if no images
+    are held out. `learning_rate` is the last step's.
     """
 
     epoch: int
@@ -183,10 +183,10 @@ def validate(
     run: Run,
     logits: Callable[[np.ndarray], np.ndarray],
 ) -> Epoch:
-    """The epoch `number`, which ended with the learning rate `rate`, with its validation figures.
+    """The finished epoch `number`, with its validation figures.
 
-    loss, accuracy: of its training images. logits: the network's, of scaled images, float32 (n, rows,
-    columns).
+    rate: of the last step. loss, accuracy: of the training images. logits: maps scaled images, float32
+    (n, rows, columns), to logits (n, classes).
     """
     figures: tuple[float, float] | tuple[None, None] = None, None
     if len(run.data.validation_images):
@@ -200,13 +200,13 @@ def validate(
 
 
 DIVERGED = 1000.0
-"""A mean cross-entropy in nats that no training comes back from; guessing one of ten costs 2.3."""
+"""A mean cross-entropy in nats that counts as diverged; guessing among ten classes gives 2.3."""
 
 
 class Progress:
-    """Writes the losses of the steps and the epochs into the model's folder while it trains.
+    """Writes losses.csv and history.csv into the model's folder during training.
 
-    At most FLUSH seconds after a step its loss is on disk, whoever may want to watch it.
+    Losses are written at the first step that ends more than FLUSH seconds after the last writing.
     """
 
     FLUSH = 0.5
@@ -225,17 +225,17 @@ class Progress:
         return self._bar
 
     def step(self, loss: SupportsFloat) -> None:
-        """Note the mean cross-entropy of a step's batch before its update, a number or a scalar tensor."""
+        """Add a step's mean cross-entropy, before the update: a number or a scalar tensor."""
         self._waiting.append(loss)
         self._bar.show(loss)
         if time.monotonic() - self._written > self.FLUSH:
             self._flush()
 
     def epoch(self, epoch: Epoch) -> None:
-        """Note a finished epoch. Raises UserError if training has diverged."""
+        """Add a finished epoch. Raises UserError if training has diverged."""
         self._flush()
         row = asdict(epoch)
-        # the learning rate with the digits that tell one float32 from the next
+        # as float32, so that the learning rate has no more digits than it needs
         cells = (row | {"learning_rate": np.float32(epoch.learning_rate)}).values()
         self._append("history.csv", ",".join("" if cell is None else str(cell) for cell in cells))
         progress.epoch(row, self._settings.epochs)
@@ -266,8 +266,7 @@ class Progress:
 
 
 Train = Callable[[Any, Run, Progress], Iterator[Epoch]]
-"""A framework's training loop: a network, what to train it on and what to tell of it; the epochs as they
-end."""
+"""A framework's training loop: trains the network and yields each epoch when it ends."""
 
 
 def record_network(
@@ -279,7 +278,7 @@ def record_network(
     get_weights: Callable[[Any], dict[str, np.ndarray]],
     packages: tuple[str, ...],
 ) -> None:
-    """Train a network, let it predict, and write all that the record holds of it."""
+    """Train a network, predict, and write the results."""
     run, watching = record.run, Progress(record)
     with record.training():
         for epoch in train(network, run, watching):

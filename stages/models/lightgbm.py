@@ -1,4 +1,4 @@
-"""LightGBM's classifiers: what models/sklearn.py must know of them."""
+"""LightGBM's classifiers: the constants that models/sklearn.py needs."""
 
 import ctypes
 import sys
@@ -8,7 +8,7 @@ from importlib.metadata import distribution
 from stages.models.without import without
 
 if sys.platform == "linux":
-    # LightGBM wants the system's libgomp, which slim systems lack; PyTorch brings one.
+    # LightGBM needs libgomp, which slim systems lack; PyTorch's wheel contains one
     try:
         ctypes.CDLL("libgomp.so.1")
     except OSError:
@@ -24,6 +24,6 @@ ERRORS = (lightgbm.basic.LightGBMError,)
 TRUSTED = ["collections.OrderedDict", "lightgbm.basic.Booster", "lightgbm.sklearn.LGBMClassifier"]
 ALIASES = lightgbm.basic._ConfigAliases._get_all_param_aliases()
 ARGUMENTS = frozenset().union(*ALIASES.values()).difference(ALIASES["num_threads"])
-"""The parameters of its C++ code but the number of threads; it ignores what it does not know."""
+"""LightGBM's own parameters except the number of threads. It ignores unknown ones."""
 DEFAULTS = {"n_jobs": 0, "deterministic": True}
-"""As many threads as `threads` says, else as many as there are cores; and the same sums in every run."""
+"""n_jobs 0 uses OMP_NUM_THREADS, not all cores; deterministic gives the same sums in every run."""

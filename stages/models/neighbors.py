@@ -1,6 +1,6 @@
-"""k nearest neighbours among images, exactly and several times faster than comparing all pixels.
+"""Exact k nearest neighbours of images, several times faster than comparing all pixels.
 
-PACKAGE and the constants after it are what models/sklearn.py must know of it.
+PACKAGE and the five constants after it are for models/sklearn.py.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,16 +22,16 @@ DEFAULTS: dict[str, object] = {}
 
 DIMENSIONS = 96
 SAMPLE = 10_000
-"""Images from which the projection is learnt: any projection is right, a good one is fast."""
+"""Images to which the projection is fitted. It affects the speed only, not the result."""
 GROUPS = 1000
 SPARE = 5
-"""How many images more than neighbours give the bound, for it to be tight."""
+"""Additional images that are compared to get a tight bound."""
 MANY = 7000
-"""A query with more candidates is compared with all images, which a matrix product does faster."""
+"""A query with more candidates is compared with all images by a matrix product, which is faster."""
 AT_ONCE = 400
-"""Queries that all threads together compare at a time: each takes a few numbers an image."""
+"""Queries that all threads together process at a time, to limit memory."""
 ROUNDING = 10.0
-"""More gray levels than float32 can shift a distance between two projected images."""
+"""Bound of float32's rounding error in a distance of two projected images, in gray levels."""
 EXACT = 1024
 """Products of two numbers from -128 to 127 that float32 adds without rounding: 1024 · 128² is 2²⁴."""
 
@@ -39,13 +39,13 @@ EXACT = 1024
 class ExactNeighbors(ClassifierMixin, BaseEstimator):
     """The vote of the `n_neighbors` nearest training images, in Euclidean distance.
 
-    Pixels are whole gray levels, 0–255, and all distances that decide are whole numbers: every
-    computer finds the same neighbours, and of equally distant images the first ones.
+    Pixels are whole gray levels, 0–255, so the squared distances are exact: every computer finds the same
+    neighbours. Of equally distant images, the first ones count.
 
-    The search filters and refines (Faloutsos et al., 1994, doi:10.1145/191839.191925). A projection
-    onto principal components never lengthens a distance. So the true distances of a few images that
-    are near in the projection bound the k-th neighbour's, and only images that are nearer than the
-    bound in the projection, some forty for each of MNIST's test images, are compared pixel by pixel.
+    The search filters and refines (Faloutsos et al., 1994, doi:10.1145/191839.191925). A projection onto
+    principal components never increases a distance. So the true distances of a few images that are near
+    in the projection give an upper bound for the k-th neighbour. Only images within that bound in the
+    projection, about forty per test image of MNIST, are compared pixel by pixel.
     """
 
     def __init__(self, n_neighbors: int = 5):
@@ -66,11 +66,11 @@ class ExactNeighbors(ClassifierMixin, BaseEstimator):
         return self
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
-        """The most voted class of each image, (n,); of equally voted ones the first."""
+        """The class with most votes for each image, (n,); in a tie, the first."""
         return self.classes_[self.predict_proba(pixels).argmax(axis=1)]
 
     def predict_proba(self, pixels: np.ndarray) -> np.ndarray:
-        """Each class's share of the votes, float64 (n, classes), for images as `fit` takes them."""
+        """Each class's share of the votes, float64 (n, classes), for images as in `fit`."""
         votes = self.labels_[self.kneighbors(pixels)]
         return np.stack([(votes == c).mean(axis=1) for c in range(len(self.classes_))], axis=1)
 
@@ -78,7 +78,7 @@ class ExactNeighbors(ClassifierMixin, BaseEstimator):
         """Indices of the nearest training images, nearest first, int64 (n, n_neighbors)."""
         check_is_fitted(self)
         queries = _gray_levels(pixels)
-        if len(self.images_) == 1:  # no two images, no projection
+        if len(self.images_) == 1:  # too few to fit a projection
             return np.zeros((len(queries), 1), np.int64)
         sample = self.images_[:: -(-len(self.images_) // SAMPLE)].astype(np.float32)
         solver = "covariance_eigh" if sample.shape[1] <= 1024 else "randomized"  # else half a minute at 64×64
@@ -110,10 +110,10 @@ class ExactNeighbors(ClassifierMixin, BaseEstimator):
         return nearest
 
     def _bounds(self, queries: np.ndarray, shadow_squares: np.ndarray) -> np.ndarray:
-        """Distances (n,) within which each of the uint8 queries (n, p) has enough neighbours.
+        """Distances (n,) within which each of the uint8 queries (n, p) has at least n_neighbors images.
 
-        shadow_squares: (n, images), of projected distances but for a number a query. The images
-        are dealt out to groups; the nearest of the groups' nearest are compared pixel by pixel.
+        shadow_squares: (n, images), squared projected distances minus a constant per query. The images are
+        divided into groups; the nearest image of each of the best groups is compared pixel by pixel.
         """
         groups = min(max(GROUPS, 2 * self.n_neighbors), shadow_squares.shape[1])
         rounds = shadow_squares.shape[1] // groups
@@ -131,7 +131,7 @@ class ExactNeighbors(ClassifierMixin, BaseEstimator):
     def _refine(self, queries: np.ndarray, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The nearest images (n, k) of uint8 queries (n, p) among candidates, bool (n, images).
 
-        And which queries, bool (n,), have more than MANY candidates: theirs are not looked for.
+        Also returns which queries, bool (n,), have more than MANY candidates: those are skipped.
         """
         nearest = np.zeros((len(queries), self.n_neighbors), np.int64)
         rows, images = np.divmod(np.flatnonzero(candidates), len(self.images_))
@@ -146,7 +146,7 @@ class ExactNeighbors(ClassifierMixin, BaseEstimator):
     def _compare_all(self, queries: np.ndarray) -> np.ndarray:
         """The nearest images (n, k) of uint8 queries (n, p), by matrix products with all images.
 
-        These are exact in float32: with 128 subtracted no sum of EXACT products exceeds 2²⁴.
+        The products are exact in float32: with 128 subtracted, no sum of EXACT products exceeds 2²⁴.
         """
         a, b = queries.astype(np.float32) - 128, self.images_.astype(np.float32) - 128
         a_norms, b_norms = (np.einsum("np,np->n", c, c, dtype=np.float64).astype(np.int64) for c in (a, b))
@@ -161,7 +161,7 @@ class ExactNeighbors(ClassifierMixin, BaseEstimator):
         return nearest
 
     def _key(self, squares: np.ndarray, images: np.ndarray) -> np.ndarray:
-        """One number for distance and index: smaller distance first, among equals smaller index first."""
+        """Sort keys: by squared distance, then by index."""
         return squares * len(self.images_) + images
 
 
@@ -183,14 +183,14 @@ def _squares(queries: np.ndarray, images: np.ndarray) -> np.ndarray:
 
 
 def _parts(rows: int, size: int) -> Iterator[slice]:
-    """A number of rows at a time, for the memory's sake."""
+    """Slices of at most `size` rows, to limit memory."""
     return (slice(start, start + size) for start in range(0, rows, size))
 
 
 def _in_threads(work: Callable[[slice], None], rows: int) -> None:
-    """Do the work on all rows in as many threads as matrix products have, which get one each.
+    """Call `work` with slices of all rows, in as many threads as BLAS has. Each call uses one BLAS thread.
 
-    However many threads, AT_ONCE rows are in memory together.
+    At most about AT_ONCE rows are processed at a time.
     """
     products = ThreadpoolController().select(user_api="blas")
     threads = max((library.num_threads for library in products.lib_controllers), default=1)

@@ -24,12 +24,14 @@ from stages.common.architecture import (
 ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
 ARRAYS = {"weights": "weight", "biases": "bias"}
 ARRAYS |= {"scale": "weight", "shift": "bias", "mean": "running_mean", "variance": "running_var"}
-"""What weights.safetensors and PyTorch call a layer's arrays."""
+"""PyTorch's names of a layer's arrays, by their names in weights.safetensors."""
+CONTIGUOUS = ("mps",)
+"""Devices on which batch normalization of channels-last tensors has wrong gradients:
+https://github.com/pytorch/pytorch/issues/175189."""
 
 
 class Network(nn.Sequential):
-    """The layers of an architecture. Their modules have the names of weights.safetensors, such as
-    `3_dense`."""
+    """The layers of an architecture, named as in weights.safetensors with _ for the dot: `3_dense`."""
 
     def __init__(self, architecture: Architecture):
         super().__init__()
@@ -40,16 +42,15 @@ class Network(nn.Sequential):
                 self.add_module(f"{place}_{name}", module)
             self.input_shapes[f"{place}.{layer.kind}"] = shape
             shape = layer.output_shape(shape)
-        self.to(memory_format=torch.channels_last)
 
 
 def _modules(layer: object, shape: Shape) -> dict[str, nn.Module]:
-    """What PyTorch makes of one layer that is given one image's `shape`."""
+    """The modules of one layer, by name. shape: of its input, without the batch."""
     match layer:
         case Conv():
             modules, padding = {}, layer.padding
             if layer.padding == "same" and (layer.stride > 1 or layer.kernel % 2 == 0):
-                # PyTorch knows `same` for stride 1 alone, and warns of even kernels
+                # PyTorch supports `same` only for stride 1, and warns about even kernels
                 (top, bottom), (left, right) = layer.pads(*shape[1:])
                 modules["pad"], padding = nn.ZeroPad2d((left, right, top, bottom)), "valid"
             return modules | {
@@ -71,18 +72,27 @@ def _modules(layer: object, shape: Shape) -> dict[str, nn.Module]:
             assert_never(layer)
 
 
-def build(architecture: Architecture) -> Network:
-    """The network of an architecture with random first weights: float32 (n, 1, rows, columns) to logits."""
-    return Network(architecture)
+def build(architecture: Architecture, device: torch.device | str = "cpu") -> Network:
+    """A network with random initial weights: float32 (n, 1, rows, columns) to logits (n, classes)."""
+    kind = torch.device(device).type
+    storage = torch.contiguous_format if kind in CONTIGUOUS else torch.channels_last
+    return Network(architecture).to(device, memory_format=storage)
 
 
 def to_tensor(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Images (n, rows, columns), of any dtype, as a tensor (n, 1, rows, columns) on `device`.
+    """Images (n, rows, columns), of any dtype, as a tensor (n, 1, rows, columns) on `device`."""
+    return _with_channel(torch.from_numpy(pixels).to(device))
 
-    The one channel is given the strides of channels-last storage, which PyTorch cannot guess:
-    without them the first convolution and pooling run several times slower on a CPU.
+
+def _with_channel(images: torch.Tensor) -> torch.Tensor:
+    """Images (n, rows, columns) as (n, 1, rows, columns), channels-last except on CONTIGUOUS devices.
+
+    Channels-last must be set by strides: one channel looks contiguous either way, and then the first
+    convolution and pooling run several times slower on a CPU.
     """
-    return torch.from_numpy(pixels).unsqueeze(-1).to(device).permute(0, 3, 1, 2)
+    if images.device.type in CONTIGUOUS:
+        return images.unsqueeze(1)
+    return images.unsqueeze(-1).permute(0, 3, 1, 2)
 
 
 def predict_logits(network: nn.Module, images: torch.Tensor, batch_size: int = 500) -> torch.Tensor:
@@ -105,7 +115,10 @@ def predict_proba(network: nn.Module, pixels: np.ndarray) -> np.ndarray:
 
 
 def move(images: torch.Tensor, transformations: torch.Tensor, ground: float) -> torch.Tensor:
-    """Images (n, 1, rows, columns), each moved by its own of augmentation.draw's (n, 2, 3)."""
+    """Images float32 (n, 1, rows, columns), image i transformed by matrix i (augmentation.draw).
+
+    transformations: float32 (n, 2, 3). ground: the background's value, which fills in from outside.
+    """
     count, _, rows, columns = images.shape
     x = torch.arange(columns, device=images.device) - (columns - 1) / 2
     y = (torch.arange(rows, device=images.device) - (rows - 1) / 2)[:, None]
@@ -119,7 +132,7 @@ def move(images: torch.Tensor, transformations: torch.Tensor, ground: float) -> 
         dim=-1,
     )
     moved = functional.grid_sample(images - ground, sources, align_corners=False) + ground
-    return moved.view(count, rows, columns, 1).permute(0, 3, 1, 2)  # channels-last, as `to_tensor`
+    return _with_channel(moved.squeeze(1))
 
 
 def get_weights(network: Network) -> dict[str, np.ndarray]:
@@ -133,7 +146,7 @@ def get_weights(network: Network) -> dict[str, np.ndarray]:
 
 
 def load(architecture: Architecture, weights: dict[str, np.ndarray]) -> Network:
-    """The network of an architecture with the arrays that `get_weights` gave, of any framework."""
+    """A network with the arrays of weights.safetensors (architecture.weight_shapes), of any framework."""
     network = build(architecture)
     with torch.no_grad():
         for layer, shape, module in _with_weights(network):
@@ -145,7 +158,7 @@ def load(architecture: Architecture, weights: dict[str, np.ndarray]) -> Network:
 
 
 def _with_weights(network: Network) -> list[tuple[str, Shape, nn.Module]]:
-    """Name, what it is given, and module of each layer that has weights."""
+    """Name, input shape and module of each layer that has weights."""
     modules = {name.replace("_", ".", 1): module for name, module in network.named_children()}
     return [
         (name, shape, modules[name])

@@ -1,12 +1,11 @@
 """Neural networks in plain NumPy: layers, softmax cross-entropy, optimizers, and their mathematics.
 
-A layer's `forward` maps a batch to the next layer's input and remembers what the way back needs.
-On it the layer is given g = ∂L/∂y, the gradient of the loss with respect to what `forward`
-returned: `differentiate` leaves the gradients of the layer's own parameters in `gradients`, and
-`backward` returns ∂L/∂x for the layer before. Nothing else is backpropagation. Images are
+A layer's `forward` maps a batch x to its output y and stores what backpropagation needs. Then the layer
+gets g = ∂L/∂y, the gradient of the loss with respect to y: `differentiate` stores the gradients of the
+layer's parameters in `gradients`, and `backward` returns ∂L/∂x for the layer before. Images are
 (n, rows, columns, channels).
 
-The method: Rumelhart, Hinton and Williams, Learning representations by back-propagating errors,
+Source: Rumelhart, Hinton and Williams, Learning representations by back-propagating errors,
 Nature 323, 1986.
 """
 
@@ -19,10 +18,10 @@ from stages.common.architecture import Architecture, Shape, pool_first
 
 
 class Layer:
-    """A step of the network. Layers that learn nothing leave the dictionaries empty.
+    """A layer of the network. The dictionaries stay empty if it has no parameters.
 
-    parameters: what the optimizer changes. gradients: ∂L/∂parameter, under the same names.
-    running: what else a trained layer needs to predict.
+    parameters: updated by the optimizer. gradients: ∂L/∂parameter, under the same names. running: other
+    arrays that prediction needs, such as running means.
     """
 
     def __init__(self) -> None:
@@ -34,7 +33,7 @@ class Layer:
         raise NotImplementedError
 
     def differentiate(self, g: np.ndarray) -> None:
-        """Set `gradients`; a layer without parameters has nothing to set."""
+        """Set `gradients`, if the layer has parameters."""
 
     def backward(self, g: np.ndarray) -> np.ndarray:
         raise NotImplementedError
@@ -43,8 +42,7 @@ class Layer:
 def sum_of_channels(x: np.ndarray) -> np.ndarray:
     """Σ x over all axes but the last: (…, channels) → (channels,).
 
-    One axis is summed after the other: tens of thousands of float32 added in a row would lose two digits
-    more, and take longer.
+    It sums one axis after the other: a single float32 sum over all would lose two more digits and be slower.
     """
     while x.ndim > 1:
         x = x.sum(axis=0)
@@ -80,9 +78,9 @@ class Dense(Layer):
 class Conv2D(Layer):
     """The matrix product of every k×k window with the filters: y[r, c] = window[s r, s c] W + b.
 
-    Written over all windows at once this is Dense, so ∂L/∂W = windowsᵀ g and ∂L/∂b = Σ g. A pixel
-    takes part in several windows: ∂L/∂x is the sum, over the k² places in the window, of g Wᵀ
-    shifted to that place. s is the stride.
+    s is the stride. For all windows at once this is Dense, so ∂L/∂W = windowsᵀ g and ∂L/∂b = Σ g. A pixel
+    belongs to several windows: ∂L/∂x is the sum of g Wᵀ over the k² positions in the window, each shifted
+    to its position.
     """
 
     def __init__(
@@ -130,7 +128,7 @@ class Conv2D(Layer):
 class MaxPool2D(Layer):
     """The largest value of each s×s square; rows and columns left over are dropped.
 
-    ∂L/∂x is g at the place of the largest value (the first, should several be equal), else 0.
+    ∂L/∂x is g at the position of the largest value (in a tie, the first), else 0.
     """
 
     def __init__(self, size: int):
@@ -147,7 +145,7 @@ class MaxPool2D(Layer):
 
     def backward(self, g: np.ndarray) -> np.ndarray:  # (n, r/s, c/s, ch) → (n, r, c, ch)
         gradient = np.zeros(self.x.shape, g.dtype)
-        waiting = np.ones(g.shape, bool)  # squares whose largest value has not been met
+        waiting = np.ones(g.shape, bool)  # squares whose largest value has not been found yet
         for values, target in zip(self._places(self.x), self._places(gradient), strict=True):
             here = waiting & (values == self.y)
             np.multiply(g, here, out=target)
@@ -195,7 +193,7 @@ class Sigmoid(Layer):
 
 
 class Dropout(Layer):
-    """While training y = x m / (1 - rate), m being 0 with probability `rate`, else 1; later y = x.
+    """In training y = x m / (1 - rate), where m is 0 with probability `rate`, else 1; in prediction y = x.
 
     ∂L/∂x = g m / (1 - rate). Source: Srivastava et al., JMLR 15, 2014.
     """
@@ -230,7 +228,7 @@ class BatchNorm(Layer):
     """y = γ x̂ + β with x̂ = (x - μ) / √(σ² + ε), μ and σ² a channel's mean and variance in the batch.
 
     ∂L/∂γ = Σ g x̂,  ∂L/∂β = Σ g,  ∂L/∂x = γ / √(σ² + ε) · (g - mean(g) - x̂ mean(g x̂)), sums and
-    means over all axes but the last. Later μ and σ² are running means of the batches'.
+    means over all axes but the last. Prediction uses running means of the batches' μ and σ².
     Source: Ioffe and Szegedy, 2015, arXiv:1502.03167.
     """
 
@@ -263,7 +261,7 @@ ACTIVATIONS = {"relu": ReLU, "sigmoid": Sigmoid, "tanh": Tanh}
 
 
 def glorot_uniform(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
-    """First weights, float32, uniform within ±√(6 / (inputs + outputs)) (Glorot and Bengio, 2010).
+    """Initial weights, float32, uniform within ±√(6 / (inputs + outputs)) (Glorot and Bengio, 2010).
 
     shape: (inputs, units) or (k, k, channels, filters); each weight of a filter's k×k counts.
     """
@@ -273,7 +271,7 @@ def glorot_uniform(shape: tuple[int, ...], generator: np.random.Generator) -> np
 
 
 def he_normal(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
-    """First weights, float32, normal with variance 2 / inputs, for ReLU (He et al., 2015)."""
+    """Initial weights, float32, normal with variance 2 / inputs, for ReLU (He et al., 2015)."""
     return (generator.standard_normal(shape) * np.sqrt(2 / np.prod(shape[:-1]))).astype(np.float32)
 
 
@@ -281,7 +279,7 @@ INITIALIZATIONS = {"glorot": glorot_uniform, "he": he_normal}
 
 
 class Network:
-    """Layers in a row: images, float32 (n, rows, columns), to logits (n, classes).
+    """A sequence of layers: images, float32 (n, rows, columns), to logits (n, classes).
 
     names: of the layers, in order, as in weights.safetensors.
     """
@@ -297,7 +295,7 @@ class Network:
         return x
 
     def backward(self, g: np.ndarray) -> None:
-        """Set the gradients of every layer, from g = ∂L/∂logits; the images need none."""
+        """Set the gradients of every layer from g = ∂L/∂logits, but not of the images."""
         first = next(place for place, layer in enumerate(self.layers) if layer.parameters)
         for layer in reversed(self.layers[first + 1 :]):
             layer.differentiate(g)
@@ -316,7 +314,7 @@ class Network:
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
-        """All that a trained network consists of: parameters and running means."""
+        """All arrays of a trained network: parameters and running means."""
         return self._collect("parameters") | self._collect("running")
 
     def _collect(self, which: str) -> dict[str, np.ndarray]:
@@ -330,7 +328,7 @@ class Network:
 def build(
     architecture: Architecture, generator: np.random.Generator, initialization: str = "glorot"
 ) -> Network:
-    """The network of an architecture with random first weights from `generator`."""
+    """A network with random initial weights from `generator`."""
     first_weights = INITIALIZATIONS[initialization]
     built: dict[str, Layer] = {}
     shape: Shape = architecture.input_shape
@@ -360,7 +358,7 @@ def build(
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Rows of probabilities, eᶻ / Σ eᶻ, of rows of logits; the maximum is taken off against overflow."""
+    """Probabilities eᶻ / Σ eᶻ of each row of logits (n, k). Subtracting the maximum prevents overflow."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
 
@@ -407,8 +405,8 @@ class Adam:
     """w ← w - learning_rate · (m̂ / (√v̂ + ε) + weight_decay · w) (Kingma and Ba, 2015, Algorithm 1).
 
     m and v are running means of the gradient and of its square; m̂ = m / (1 - β₁ᵗ) and
-    v̂ = v / (1 - β₂ᵗ) make up for their start at zero. The decay is apart from them, as in
-    AdamW (Loshchilov and Hutter, 2019).
+    v̂ = v / (1 - β₂ᵗ) correct for their start at zero. Weight decay is decoupled, as in AdamW
+    (Loshchilov and Hutter, 2019).
     """
 
     def __init__(
@@ -450,10 +448,10 @@ def predict_proba(network: Network, pixels: np.ndarray) -> np.ndarray:
 
 
 def move(images: np.ndarray, transformations: np.ndarray, ground: float) -> np.ndarray:
-    """Images (n, rows, columns), each moved by its own of augmentation.draw's (n, 2, 3).
+    """Images float32 (n, rows, columns), image i transformed by matrix i (augmentation.draw).
 
-    A moved pixel is the mean of the four pixels around its source, each weighted by how near it is
-    (bilinear).
+    transformations: float32 (n, 2, 3). ground: the background's value, which fills in from outside.
+    Interpolation is bilinear: a pixel is a weighted mean of the four pixels around its source.
     """
     count, rows, columns = images.shape
     middle_x, middle_y = (columns - 1) / 2, (rows - 1) / 2
@@ -463,7 +461,7 @@ def move(images: np.ndarray, transformations: np.ndarray, ground: float) -> np.n
     source_x = a[:, 0, 0] * x + (a[:, 0, 1] * y + (a[:, 0, 2] + np.float32(middle_x + 1)))
     source_y = a[:, 1, 0] * x + (a[:, 1, 1] * y + (a[:, 1, 2] + np.float32(middle_y + 1)))
     framed = np.pad(images, ((0, 0), (1, 2), (1, 2)), constant_values=ground).ravel()
-    np.clip(source_x, 0, columns + 1, out=source_x)  # beyond the frame all is ground
+    np.clip(source_x, 0, columns + 1, out=source_x)  # outside the frame all pixels are background
     np.clip(source_y, 0, rows + 1, out=source_y)
     left, top = source_x.astype(np.int32), source_y.astype(np.int32)
     right_share, lower_share = source_x - left, source_y - top
@@ -480,7 +478,7 @@ def get_weights(network: Network) -> dict[str, np.ndarray]:
 
 
 def load(architecture: Architecture, weights: dict[str, np.ndarray]) -> Network:
-    """The network of an architecture with the arrays that `get_weights` gave, of any framework."""
+    """A network with the arrays of weights.safetensors (architecture.weight_shapes), of any framework."""
     network = build(architecture, np.random.default_rng(0))
     for name, array in network.weights.items():
         array[...] = weights[name]

@@ -1,10 +1,12 @@
 """Classifiers with scikit-learn's interface: build, predict, save, load. Models are .skops files.
 
-A model's `library` names the module beside this one from which its classifier comes, or this one:
-PACKAGE is where its classes lie, DISTRIBUTION what is installed for it, ERRORS what it raises of its own,
-TRUSTED what files of its classes hold, ARGUMENTS what its classifiers take beside what their signatures
-name, and DEFAULTS what they get unless an entry says otherwise. scikit-learn's classes go with every
-library.
+A model's `library` names a module of this folder, which defines
+    PACKAGE: the Python package of its classes; scikit-learn's classes are always allowed, too
+    DISTRIBUTION: the installed distribution
+    ERRORS: the library's own exceptions
+    TRUSTED: types that its .skops files may contain
+    ARGUMENTS: arguments that its classifiers accept beside those in their signatures
+    DEFAULTS: arguments that differ from the library's defaults
 """
 
 import io
@@ -51,7 +53,7 @@ TRUSTED = [
     "sklearn.tree._tree.Tree",
     "sklearn.utils._bunch.Bunch",
 ]
-"""What `load` accepts beside the types that skops itself knows to be harmless."""
+"""Types that `load` accepts beside those that skops trusts."""
 ARGUMENTS: frozenset[str] = frozenset()
 DEFAULTS: dict[str, Any] = {}
 
@@ -59,10 +61,9 @@ DEFAULTS: dict[str, Any] = {}
 def build(estimator: str, arguments: dict[str, Any], seed: int, library: ModuleType) -> ClassifierMixin:
     """The classifier at the dotted path `estimator`, such as sklearn.linear_model.LogisticRegression.
 
-    It gets `arguments` and, if it draws random numbers, `seed` as its random_state, also where that is
-    null, which would mean other numbers in every run. An argument may
-    itself be {estimator: dotted path, arguments: …}, so that pipelines can be built, too.
-    Raises UserError if there is no such classifier or it does not know an argument.
+    It gets `arguments` and, if it draws random numbers and random_state is missing or null, `seed` as its
+    random_state. For pipelines, an argument may itself be {estimator: dotted path, arguments: …}.
+    Raises UserError if there is no such classifier or an argument is unknown.
     """
     classifier = _construct(estimator, arguments, seed, library)
     if not is_classifier(classifier):
@@ -108,7 +109,7 @@ def _construct(path: str, arguments: dict[str, Any], seed: int, library: ModuleT
         )
     try:
         return kind(**arguments)
-    except TypeError as error:  # an argument that it needs is missing
+    except TypeError as error:  # a required argument is missing
         raise UserError(f"{path}: {error}") from None
 
 
@@ -117,7 +118,7 @@ def _is_in(module: str, package: str) -> bool:
 
 
 def _resolve(value: Any, seed: int, library: ModuleType) -> Any:
-    """An argument as scikit-learn takes it: what {estimator: …, arguments: …} in it stands for is built."""
+    """An argument for scikit-learn, in which each {estimator: …, arguments: …} is built."""
     if isinstance(value, list):
         return [_resolve(item, seed, library) for item in value]
     if isinstance(value, dict) and isinstance(value.get("estimator"), str):
@@ -136,13 +137,13 @@ def _resolve(value: Any, seed: int, library: ModuleType) -> Any:
 
 def fit(classifier: ClassifierMixin, pixels: np.ndarray, labels: np.ndarray) -> None:
     """Fit `classifier` in place to images (n, rows, columns) and labels (n,)."""
-    classifier.fit(to_rows(pixels), labels.astype(np.int64))  # some count with -1
+    classifier.fit(to_rows(pixels), labels.astype(np.int64))  # some libraries use -1
     for part in _walk(classifier):
         learnt = vars(part)
         if isinstance(learnt.get("components_"), np.ndarray):
-            # a file keeps no other order in memory, which decides last bits
+            # files store C order, and the order in memory decides the last bits
             part.components_ = np.ascontiguousarray(part.components_)
-        if "cv_results_" in learnt:  # a search notes its seconds, which differ from run to run
+        if "cv_results_" in learnt:  # a search stores seconds, which differ between runs
             part.refit_time_ = 0.0
             for key, values in part.cv_results_.items():
                 if key.endswith("_time"):
@@ -150,11 +151,11 @@ def fit(classifier: ClassifierMixin, pixels: np.ndarray, labels: np.ndarray) -> 
 
 
 def needs_one_thread(classifier: ClassifierMixin) -> bool:
-    """Whether threads would fit `classifier` to other bits in every run.
+    """Whether `classifier` must be fitted with one thread to get the same bits in every run.
 
-    The C libraries libsvm and liblinear draw from one generator, which threads would share out by chance.
-    Forests add what their trees predict in the order in which threads finish: one inside another
-    classifier may predict while that is fitted.
+    libsvm and liblinear have one random generator, which threads would share in random order. Forests add
+    their trees' predictions in the order in which threads finish, and a forest inside another classifier
+    may predict during the fit.
     """
     whole, *parts = _walk(classifier)
     machines = (type(part).__module__.startswith("sklearn.svm") for part in (whole, *parts))
@@ -165,8 +166,8 @@ def needs_one_thread(classifier: ClassifierMixin) -> bool:
 def predict_proba(classifier: ClassifierMixin, pixels: np.ndarray, classes: int) -> np.ndarray:
     """Class probabilities, float64 (n, classes), of scaled images, float32 (n, rows, columns).
 
-    A class that no training image showed has probability 0. Raises UserError if the classifier does
-    not predict those that were shown, as some do not if that is one alone, or if a row does not sum to 1.
+    A class without training images has probability 0. Raises UserError if the number of predicted classes
+    is not that in training (some classifiers fail with a single class), or if a row does not sum to 1.
     """
     probabilities = np.zeros((len(pixels), classes))
     shown = classifier.predict_proba(to_rows(pixels))
@@ -183,7 +184,7 @@ def predict_proba(classifier: ClassifierMixin, pixels: np.ndarray, classes: int)
 def prepare(images: np.ndarray, recipe: dict[str, Any]) -> np.ndarray:
     """uint8 images (n, rows, columns) as float32 in the recipe's pixel_range and number of gray_levels.
 
-    Trees sort the pixels at every split: with few different values that is much faster.
+    Trees sort the pixels at every split, which is much faster with few different values.
     """
     if levels := recipe.get("gray_levels"):
         steps = images.astype(np.uint16) * levels // 256  # 0 … levels - 1
@@ -192,7 +193,7 @@ def prepare(images: np.ndarray, recipe: dict[str, Any]) -> np.ndarray:
 
 
 def summarize(recipe: dict[str, Any]) -> str:
-    """What a classifier is, in a few words, such as 'PCA + LogisticRegression' or 'SVC, 4 gray levels'."""
+    """A short name, such as 'PCA + LogisticRegression' or 'SVC, 4 gray levels'."""
     levels = recipe.get("gray_levels")
     return _name(recipe) + (f", {levels} gray levels" if levels else "")
 
@@ -213,9 +214,9 @@ def to_rows(pixels: np.ndarray) -> np.ndarray:
 
 
 def parameter_count(classifier: ClassifierMixin) -> int | None:
-    """How many numbers the training set: coefficients, the nodes of trees, stored pixels or vectors.
+    """The number of trained parameters: coefficients, nodes of trees, stored pixels or vectors.
 
-    None for a kind of classifier that has none of these.
+    None if the classifier has none of these.
     """
     if hasattr(classifier, "booster_"):
         trees = classifier.booster_.dump_model()["tree_info"]
@@ -225,24 +226,24 @@ def parameter_count(classifier: ClassifierMixin) -> int | None:
         return None if None in counts else sum(counts)
     if hasattr(classifier, "tree_"):
         return classifier.tree_.node_count
-    learnt = getattr(classifier, "__dict__", {})  # a step of a pipeline may be a word
+    learnt = getattr(classifier, "__dict__", {})  # a step of a pipeline may be a string
     arrays = [learnt[name] for name in LEARNT if name in learnt]
     return sum(np.size(array) for array in arrays) or None
 
 
 def _fitted_parts(estimator: BaseEstimator) -> list[BaseEstimator]:
-    """What a fitted pipeline, calibration, ensemble or search predicts with, one level down."""
+    """The fitted estimators directly inside a pipeline, calibration, ensemble or search."""
     steps = [step for _, step in getattr(estimator, "steps", [])]
     calibrated = [part.estimator for part in getattr(estimator, "calibrated_classifiers_", [])]
     ensemble = getattr(estimator, "estimators_", [])
-    if isinstance(ensemble, np.ndarray):  # a row for each round of boosting, a column for each class
+    if isinstance(ensemble, np.ndarray):  # (rounds of boosting, classes)
         ensemble = ensemble.ravel()
     others = [vars(estimator)[name] for name in LAST if name in getattr(estimator, "__dict__", {})]
     return steps or calibrated or [*ensemble, *others]
 
 
 def _walk(thing: Any) -> Iterator[BaseEstimator]:
-    """The estimators in an estimator, itself first, or in lists and the like, at any depth."""
+    """All estimators in an estimator or in nested collections, the outermost first."""
     if isinstance(thing, BaseEstimator):
         yield thing
         thing = vars(thing)
@@ -264,10 +265,10 @@ LEARNT = (
     "dual_coef_",
     "images_",  # neighbours
 )
-"""Where scikit-learn's classifiers keep the numbers that they learn."""
+"""Attributes with the trained parameters of scikit-learn's classifiers."""
 
 LAST = ("final_estimator_", "best_estimator_")
-"""Where those of stacks and searches keep the one that has the last word."""
+"""Attributes with the estimator that makes the prediction in stacks and searches."""
 
 
 def dumps(classifier: ClassifierMixin, library: ModuleType) -> bytes:
@@ -294,9 +295,9 @@ def dumps(classifier: ClassifierMixin, library: ModuleType) -> bytes:
 
 
 def _renumber(node: Any, numbers: dict[int, int], arrays: dict[str, str]) -> None:
-    """Name the objects of a skops schema in the order of their appearance.
+    """Number the objects of a skops schema in order of appearance, in place.
 
-    skops names them after their address in memory, which differs from run to run.
+    skops names them by their address in memory, which differs between runs.
     """
     if isinstance(node, list):
         for child in node:
@@ -316,10 +317,10 @@ def _write(archive: zipfile.ZipFile, name: str, content: str | bytes) -> None:
 
 
 def load(path: Path, library: ModuleType, remedy: str = "dvc repro") -> ClassifierMixin:
-    """The classifier of a .skops file. remedy: the command that makes the file anew.
+    """The classifier of a .skops file. remedy: the command that recreates the file.
 
-    Raises UserError, naming the file, if it is damaged or wants anything but classes of scikit-learn
-    and `library`, which is never executed.
+    Raises UserError, naming the file, if it is damaged or contains types other than those of scikit-learn
+    and `library`. No code of such types is run.
     """
     with reading(path, "is no .skops file of a classifier", Exception, remedy=remedy):
         classifier = skops.io.load(path, trusted=[*TRUSTED, *library.TRUSTED])

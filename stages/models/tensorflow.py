@@ -30,22 +30,21 @@ with chatter.hidden(), without("matplotlib", "pandas", "sklearn"):
     import keras
     import tensorflow as tf
 
-keras.config.set_floatx("float32")  # whatever the user's own ~/.keras says
+keras.config.set_floatx("float32")  # overrides the user's ~/.keras
 keras.config.set_image_data_format("channels_last")
 keras.config.set_epsilon(1e-7)
 
 
 ARRAYS = {"batch_norm": ("scale", "shift", "mean", "variance")}
-"""What weights.safetensors calls the arrays of Keras's `get_weights`, by the kind of the layer."""
+"""Names in weights.safetensors of the arrays of Keras's `get_weights`, by the kind of layer."""
 WEIGHTS_AND_BIASES = ("weights", "biases")
-"""What it calls those of all other kinds."""
+"""The names for all other kinds."""
 
 
 def build(architecture: Architecture) -> keras.Sequential:
     """The network of an architecture: float32 (n, rows, columns, 1) to logits (n, classes).
 
-    Its layers have the names of weights.safetensors, such as `3.dense`; Keras would count on over all
-    networks.
+    Its layers have the names of weights.safetensors, such as `3.dense`.
     """
     channels, rows, columns = architecture.input_shape
     network = keras.Sequential([keras.Input((rows, columns, channels), dtype="float32")], name="network")
@@ -75,15 +74,15 @@ def build(architecture: Architecture) -> keras.Sequential:
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras's, of the last axis, with the same bits on Intel's and AMD's processors.
+    """Batch normalization over the last axis with the same bits on Intel and AMD processors.
 
-    Keras scales with TensorFlow's rsqrt, which starts from the processor's own estimate (RSQRTPS),
-    and they estimate differently. Roots and quotients are exact to the last bit, but a quotient by a
-    root becomes rsqrt again when TensorFlow optimizes a graph: 1 / √v is written √v / v.
+    Keras uses TensorFlow's rsqrt, which starts from the processor's estimate (RSQRTPS), and that differs
+    between them. Square roots and quotients are rounded correctly everywhere. But TensorFlow's graph
+    optimizer turns 1 / √v into rsqrt, so √v / v is used instead.
     """
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """The normalized `inputs`, float32 (n, …, channels); in training by their own moments."""
+        """`inputs`, float32 (n, …, channels), normalized; in training by the moments of the batch."""
         mean, variance = self.moving_mean, self.moving_variance
         if training:
             mean, variance = tf.nn.moments(inputs, axes=list(range(len(inputs.shape) - 1)))
@@ -96,9 +95,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 @contextmanager
 def computing_in(precision: Literal["float32", "bfloat16"], network: keras.Sequential) -> Iterator[None]:
-    """Let the layers of `network` compute in `precision` in this block, all but batch normalization.
+    """Let the layers of `network`, except batch normalization, compute in `precision` in this block.
 
-    Their weights stay float32. The block is where a graph is traced, not where it runs.
+    Weights stay float32. The block must enclose the tracing of a graph, not its execution.
     """
     if precision == "float32":
         yield
@@ -122,7 +121,7 @@ def predict_logits(network: keras.Model, images: tf.Tensor, batch_size: int = 50
 
 @lru_cache(maxsize=1)
 def _compiled(network: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The network as one graph, made once: it takes as long as predicting thousands of images."""
+    """The network as a graph. Cached, since tracing takes as long as predicting thousands of images."""
     return tf.function(network, input_signature=[tf.TensorSpec(network.input_shape, tf.float32)])
 
 
@@ -137,11 +136,14 @@ def predict_proba(network: keras.Model, pixels: np.ndarray) -> np.ndarray:
 
 
 def move(images: tf.Tensor, transformations: tf.Tensor, ground: float) -> tf.Tensor:
-    """Images (n, rows, columns, 1), each moved by its own of augmentation.draw's (n, 2, 3)."""
+    """Images float32 (n, rows, columns, 1), image i transformed by matrix i (augmentation.draw).
+
+    transformations: float32 (n, 2, 3). ground: the background's value, which fills in from outside.
+    """
     _, rows, columns, _ = images.shape
     middle = tf.constant([[(columns - 1) / 2], [(rows - 1) / 2]])
     linear, shift = transformations[:, :, :2], transformations[:, :, 2:]
-    shift += middle - linear @ middle  # its coordinates begin in a corner
+    shift += middle - linear @ middle  # from the centre to the corner as origin
     affine = tf.reshape(tf.concat([linear, shift], axis=2), (-1, 6))
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
@@ -163,7 +165,7 @@ def get_weights(network: keras.Model) -> dict[str, np.ndarray]:
 
 
 def load(architecture: Architecture, weights: dict[str, np.ndarray]) -> keras.Sequential:
-    """The network of an architecture with the arrays that `get_weights` gave, of any framework."""
+    """A network with the arrays of weights.safetensors (architecture.weight_shapes), of any framework."""
     network = build(architecture)
     for layer in network.layers:
         layer.set_weights([weights[f"{layer.name}.{name}"] for name in _names(layer)])

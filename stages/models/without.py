@@ -1,7 +1,7 @@
-"""Imports without what a library can do without.
+"""Import libraries without their optional dependencies.
 
-skops walks through all of scikit-learn, corners of which import PyTorch, pandas, pytest and Dask; Keras
-imports Matplotlib, pandas and scikit-learn. None of that is used here. On an AMD EPYC (family 25, model 17),
+skops imports all of scikit-learn, parts of which import PyTorch, pandas, pytest and Dask; Keras imports
+Matplotlib, pandas and scikit-learn. None of these is used here. On an AMD EPYC (family 25, model 17),
 two cores, medians of three starts: scikit-learn with skops 4.2 s, without these 0.9 s; Keras with TensorFlow
 5.0 s, without them 3.3 s. To measure again: time python -c "import stages.models.sklearn", with and
 without the block there.
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def without(*modules: str) -> Iterator[None]:
-    """Make `import` of these fail in the block, unless they were imported before."""
+    """Make importing `modules` fail in the block, unless they are already imported."""
     blocked = [module for module in modules if module not in sys.modules]
     sys.modules.update(dict.fromkeys(blocked))
     try:

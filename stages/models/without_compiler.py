@@ -1,7 +1,7 @@
-"""PyTorch without the half of it that compiles networks, which nothing here uses.
+"""Use PyTorch without torch.compile, which is not needed here.
 
-torch.optim imports torch.compile's modules only to tell them to keep out; two functions that do nothing
-stand in for them. On an AMD EPYC (family 25, model 17) with two cores, medians of three starts:
+torch.optim imports torch.compile's modules only to exclude itself from compilation; two functions that do
+nothing replace them. On an AMD EPYC (family 25, model 17) with two cores, medians of three starts:
 `import torch` and an optimizer take 3.9 s with the compiler, 2.3 s without. To measure again, with and
 without the call in train_pytorch.py: time python -m stages.train_pytorch linear
 """
@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 
 def install() -> None:
-    """Call this before an optimizer is made. The process can then neither compile nor export a network."""
+    """Call this before an optimizer is created. The process can then not compile or export networks."""
     sys.modules.setdefault(
         "torch._dynamo",
         SimpleNamespace(graph_break=lambda: None, disable=lambda function, *_, **__: function),

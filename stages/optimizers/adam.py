@@ -5,7 +5,7 @@ from torch import nn
 
 
 def make(network: nn.Module, momentum: float) -> list[torch.optim.Optimizer]:
-    """What updates the weights. Its learning rate is set before each step; `momentum` is SGD's alone."""
+    """The optimizers. The trainer sets their learning rate before each step. `momentum` is not used."""
     return [torch.optim.Adam(network.parameters(), fused=_has_fused(network))]
 
 

@@ -1,11 +1,11 @@
-"""Muon for the hidden layers of PyTorch's networks; their last layer and the vectors learn with Adam."""
+"""Muon for the hidden layers of PyTorch's networks, and Adam for the last layer, biases and scales."""
 
 import torch
 from torch import nn
 
 
 def make(network: nn.Module, momentum: float) -> list[torch.optim.Optimizer]:
-    """What updates the weights. Their learning rate is set before each step; `momentum` is SGD's alone."""
+    """The optimizers. The trainer sets their learning rate before each step. `momentum` is not used."""
     *hidden, last = [weights for weights in network.parameters() if weights.ndim > 1]
     vectors = [weights for weights in network.parameters() if weights.ndim == 1]
     fused = last.device.type in ("cpu", "cuda", "mps")
@@ -14,16 +14,16 @@ def make(network: nn.Module, momentum: float) -> list[torch.optim.Optimizer]:
 
 
 MUON_SIZE = 0.2
-"""The root mean square of an update in learning rates, as it is Adam's on the way."""
+"""Root mean square of an update divided by the learning rate, about the same as Adam's."""
 
 
 class Muon(torch.optim.Optimizer):
     """w ← w - learning_rate · 0.2 √max(rows, columns) · O(u) with m ← β m + (1 - β) g, u = β m + (1 - β) g.
 
-    The weights of a layer are one matrix, a row a unit or filter, and O gives it singular values of
-    about one: what the gradient seldom says counts as much as what it always says, and `champion`
-    needs ten epochs instead of sixteen with Adam. The factor makes an update as large as Adam's, so that
-    the two share a learning rate. Sources: Jordan et al., Muon, 2024; Liu et al., 2025, arXiv:2502.16982.
+    The weights of a layer form one matrix, with a row per unit or filter. O sets its singular values to
+    about 1, so rare directions of the gradient count as much as frequent ones: `champion` needs ten epochs
+    instead of sixteen with Adam. The factor gives updates the size of Adam's, so both use the same learning
+    rate. Sources: Jordan et al., Muon, 2024; Liu et al., 2025, arXiv:2502.16982.
     """
 
     def __init__(self, weights: list[nn.Parameter], momentum: float = 0.95):  # (units, …) each; β
@@ -46,9 +46,9 @@ STEPS, LINEAR, CUBIC, QUINTIC = 5, 3.4445, -4.7750, 2.0315
 
 
 def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
-    """About U Vᵀ of a matrix U Σ Vᵀ, float32 (rows, columns), by Newton and Schulz's iteration.
+    """Approximately U Vᵀ of a matrix U Σ Vᵀ, float32 (rows, columns), by the Newton–Schulz iteration.
 
-    In float32, unlike torch.optim.Muon, which needs hardware for bfloat16 to be fast.
+    Computes in float32; torch.optim.Muon uses bfloat16, which is slow without hardware support.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix

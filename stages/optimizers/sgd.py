@@ -5,5 +5,5 @@ from torch import nn
 
 
 def make(network: nn.Module, momentum: float) -> list[torch.optim.Optimizer]:
-    """What updates the weights. Its learning rate is set before each step."""
+    """The optimizers. The trainer sets their learning rate before each step."""
     return [torch.optim.SGD(network.parameters(), momentum=momentum)]
