@@ -33,7 +33,8 @@ README = f"""# Title
 {readme.RESULTS[1]}between
 {readme.SPEED[0]}old
 {readme.SPEED[1]}
-## What is where
+"""
+LAYOUT = """## Files and folders
 stages/              train_pytorch.py, as other_train_sklearn.py
 data/    outputs/    docs/
 """
@@ -143,6 +144,7 @@ def documented(evaluated, monkeypatch, run_main) -> Path:
     """A project on MNIST all of whose documents are up to date."""
     edit_json(evaluated / "data/dataset.json", name="mnist")
     (evaluated / "docs").mkdir()
+    docs_check.LAYOUT.write_text(LAYOUT, encoding="utf-8")
     (evaluated / "stages").mkdir()
     (evaluated / "stages" / "train_pytorch.py").touch()
     monkeypatch.setattr(edits, "users", lambda: ({}, {}))
@@ -215,7 +217,7 @@ METRICS = "outputs/metrics/pytorch/linear.json"
     [
         ("README.md", "| 360 | 0.5 |", "| 360 | 0.6 |", "README.md: its table of results is .*readme`"),
         ("README.md", "| 12,345 |", "| 12,346 |", "README.md: its table of speed is .*readme`"),
-        ("README.md", "data/", "metadata/", "README.md: “What is where” does not name data: add it"),
+        ("docs/layout.md", "data/", "metadata/", "docs/layout.md does not name data: add it"),
         ("docs/speed.md", "7,960", "7,961", "docs/speed.md: the page is .*readme`"),
         ("docs/processors.md", "identical", "1e-09", "docs/processors.md: the page is .*readme`"),
         ("docs/frameworks.md", "| 0.5000 |", "| 0.4 |", "docs/frameworks.md: the page is .*readme`"),
@@ -225,7 +227,7 @@ METRICS = "outputs/metrics/pytorch/linear.json"
         (METRICS, "0.99", "0.98", f"README.md: .* 99.00% .*{METRICS} 98.00%: .*readme`"),
         ("docs/published.csv", "`LogisticRegression()`", "x", "(.*)\ndocs/published.csv: `Log.*published`"),
         ("docs/reports.csv", "pytorch/linear", "x", "(.*)\ndocs/reports.csv: .* has no x: .*readme`"),
-        ("stages/train_new.py", "", "", "(.*)\nREADME.md: .* does not name stages/train_new.py: add it"),
+        ("stages/train_new.py", "", "", "(.*)\ndocs/layout.md does not name stages/train_new.py: add it"),
     ],
 )
 def test_a_stale_document_is_one_line_and_status_1(documented, capsys, path, old, new, complaint):

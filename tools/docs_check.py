@@ -28,6 +28,7 @@ from stages.pictures import style
 from tools import bench, growth, pages, processors, projects, published, readme
 
 METRICS = results.OUTPUTS / "metrics"
+LAYOUT = Path("docs/layout.md")
 
 
 def main() -> None:
@@ -94,12 +95,12 @@ def pictures() -> Iterator[str]:
 
 
 def tree() -> Iterator[str]:
-    """Complaints about README.md's tree if a stage or a folder is not in it."""
-    listed = readme.README.read_text(encoding="utf-8").partition("## What is where")[2]
+    """Complaints about docs/layout.md if a stage or a folder is not in it."""
+    listed = LAYOUT.read_text(encoding="utf-8").partition("## Files and folders")[2]
     for path in (*Path("stages").glob("*.py"), *Path().glob("[a-z]*/")):
         name = rf"(?<![\w/]){re.escape(path.name)}([/ ,]|$)"
         if path.name != "dvc_plots" and not re.search(name, listed, flags=re.MULTILINE):
-            yield f"README.md: “What is where” does not name {path}: add it"
+            yield f"{LAYOUT} does not name {path}: add it"
 
 
 CHECKS = texts, accuracies, models, reports, pictures, tree
