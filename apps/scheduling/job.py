@@ -48,12 +48,16 @@ class Lifeline:
 
 
 class Job:
-    """`dvc repro --single-item` of a stage, running since this was made. started: by time.monotonic."""
+    """`dvc repro --single-item` of a stage, running since this was made. started: by time.monotonic.
 
-    def __init__(self, stage: str, lifeline: Lifeline):
+    shell: what runs the stage's command, the person's own if it is None.
+    """
+
+    def __init__(self, stage: str, lifeline: Lifeline, shell: str | None = None):
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 – it is open as long as the job is known
         self.started = time.monotonic()
-        self._process = FORK.Process(target=_reproduce, args=(stage, self._output.fileno(), lifeline))
+        told = stage, self._output.fileno(), lifeline, shell
+        self._process = FORK.Process(target=_reproduce, args=told)
         self._process.start()
         self.sentinel = self._process.sentinel
 
@@ -109,11 +113,13 @@ def _answer(sending: Connection, function: Callable[..., T], arguments: tuple[An
         sending.send(error)
 
 
-def _reproduce(stage: str, output: int, lifeline: Lifeline) -> None:
+def _reproduce(stage: str, output: int, lifeline: Lifeline, shell: str | None) -> None:
     os.setpgrp()  # Ctrl-C ends it by way of the lifeline, not in the midst of writing dvc.lock
     os.dup2(output, sys.stdout.fileno())
     os.dup2(output, sys.stderr.fileno())
     lifeline.hold()
+    if shell:
+        os.environ["SHELL"] = shell
     logging.getLogger("dvc").setLevel(logging.WARNING)
     sys.exit(dvc.cli.main(["--wait-for-lock", "repro", "--single-item", stage]))
 
