@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[psutil.Process]]:
-    """Two workers, in folders one and two, that the environment names; the scheduler's process comes first."""
+    """Two workers, in folders of their own, and a scheduler, which the environment names, before them."""
     monkeypatch.chdir(tmp_path)
     folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:

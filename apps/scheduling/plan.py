@@ -11,6 +11,7 @@ from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from dvc.utils.serialize import modify_yaml
 
 from apps.scheduling.schedule import Stage
+from stages.common import params
 from stages.console.errors import UserError, one_line
 
 
@@ -75,7 +76,8 @@ def look(targets: list[str], elsewhere: Callable[[str], bool]) -> Plan | None:
         needs = frozenset(needed.addressing for needed in graph.successors(stage))
         memory = costs.own_mebibytes if elsewhere(name) else costs.mebibytes(name)
         stages.append(Stage(name, needs, name in changed, costs.seconds(name), memory))
-        inputs = [dep.def_path for dep in stage.deps if not dep.def_path.endswith(".py")]
+        inputs = {dep.def_path for dep in stage.deps if not dep.def_path.endswith(".py")}
+        inputs |= {str(params.PATH), str(params.ARCHITECTURES)}  # which every command checks
         found[name] = Files(tuple(inputs), tuple(out.def_path for out in stage.outs))
         if stage.name not in files[stage.path].lockfile_contents.get("stages", {}):
             new.setdefault(str(Path(stage.path).with_suffix(".lock")), []).append(stage.name)
