@@ -2,15 +2,15 @@
 
     make scaling      (python -m tools.scaling)
 
-Writes docs/scaling.csv and docs/cluster.md, and draws docs/scaling.png. Trains nothing: it starts the stages in
-the order of apps/scheduling/schedule.py and adds up their seconds. Of several copies of the pipeline, such as
-one for each seed, each has stages of its own, but for the download of the data.
+Writes docs/scaling.csv and docs/cluster.md, and draws docs/scaling.png. Trains nothing: it starts the stages
+in the order of apps/scheduling/schedule.py and adds up their seconds. Of several copies of the pipeline, such
+as one for each seed, each has stages of its own, but for the download of the data.
 """
 
 import heapq
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
 from stages.common import environment
@@ -65,21 +65,23 @@ class Row:
 
 def main() -> None:
     command.no_arguments(__doc__)
-    graph, threads, machine = stages(), params.read("threads", params.Threads), pages.this_machine()
+    rows = simulate(stages(), params.read("threads", params.Threads), pages.this_machine())
+    pages.write_rows(TABLE, rows)
+    style.save(PICTURE, picture)
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+def simulate(graph: Sequence[Stage], threads: int, machine: str) -> list[Row]:
+    """How long so many copies take, so many at once. machine: where the seconds were measured."""
     rows = []
     for copies in COPIES:
         several = copied(graph, copies)
         work, chain = sum(stage.seconds for stage in several), end(several, len(several))
         for jobs in JOBS:
-            rows.append(Row(copies, jobs, jobs * threads, end(several, jobs), work, chain, machine))
-            print(*asdict(rows[-1]).values(), flush=True)
-    rows = [
-        replace(row, **{key: round(getattr(row, key), 1) for key in ("seconds", "work", "chain")})
-        for row in rows
-    ]
-    pages.write_rows(TABLE, rows)
-    style.save(PICTURE, picture)
-    PAGE.write_text(page(), encoding="utf-8")
+            seconds = [round(value, 1) for value in (end(several, jobs), work, chain)]
+            rows.append(Row(copies, jobs, jobs * threads, *seconds, machine))
+            print(*astuple(rows[-1]), flush=True)
+    return rows
 
 
 def stages() -> list[Stage]:
