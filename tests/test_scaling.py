@@ -37,6 +37,7 @@ def test_no_number_of_cores_beats_the_longest_chain(monkeypatch):
         assert some[-1].speed_up == some[-1].limit == pytest.approx(limit)
 
 
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # of what DVC calls
 def test_the_graph_is_that_of_the_pipeline(in_the_project):
     found = {stage.name: stage for stage in scaling.stages()}
     assert found["train_scratch@cnn"].needs == {"download_mnist"}

@@ -26,10 +26,10 @@ from matplotlib.ticker import NullLocator
 
 from apps.scheduling.costs import Costs
 from apps.scheduling.schedule import Schedule, Stage
-from stages.common import params
+from stages.common import params, results
 from stages.console import command
 from stages.pictures import style
-from tools import pages
+from tools import pages, projects
 
 TABLE, PICTURE, PAGE = Path("docs/scaling.csv"), Path("docs/scaling.png"), Path("docs/cluster.md")
 JOBS = (1, 2, 4, 8, 16, 32)
@@ -65,7 +65,8 @@ class Row:
 
 def main() -> None:
     command.no_arguments(__doc__)
-    rows = simulate(stages(), params.read("threads", params.Threads), pages.this_machine())
+    timings = [results.load_timings(*model.split("/")) for model in projects.models()]
+    rows = simulate(stages(), params.read("threads", params.Threads), pages.trained_on(timings))
     pages.write_rows(TABLE, rows)
     style.save(PICTURE, picture)
     PAGE.write_text(page(), encoding="utf-8")
@@ -168,6 +169,7 @@ def page() -> str:
     return pages.fill(
         "cluster.md",
         machine=pages.machines(rows),
+        threads=one[0].cores // one[0].jobs,
         work=f"{one[0].work / 60:.0f}",
         chain=f"{one[0].chain / 60:.1f}",
         limit=f"{one[0].limit:.1f}",

@@ -33,7 +33,7 @@ TAIL = 2**16
 LATE = "dvc.repo.open_repo", "dvc.rwlock", "dvc.utils.strictyaml", "dvc_data.hashfile.status", "dulwich.index"
 """What DVC imports only in the midst of a stage."""
 ASKING = 0.4
-"""Seconds in which a job asks six times whether DVC's lock is free. With DVC's own 3 it idles half a second."""
+"""Seconds in which a job asks six times for DVC's lock. With DVC's own 3 it idles half a second each."""
 T = TypeVar("T")
 
 
