@@ -3,16 +3,18 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 from conftest import ROOT, command, dvc, edit_params, git
-from test_pipeline_app import Stages, commands_of, start, write_stages
+from test_pipeline_app import Stages, commands_of, start, variables, write_stages
 from test_trials import cluster, until
 
 from apps.scheduling.worker import FOLDER, SCHEDULER
@@ -20,6 +22,7 @@ from stages.common import results
 from stages.console import machine
 from tools import reproduce
 
+pytest.importorskip("distributed", reason="Dask comes with `make tuning`")
 pytestmark = pytest.mark.slow
 
 
@@ -178,3 +181,30 @@ def test_no_worker_and_no_scheduler_are_one_line_each(tmp_path, monkeypatch):
         f"error: {SCHEDULER}: the scheduler at {address} has had no worker for 15 s",
         f"error: {SCHEDULER}: no scheduler answers at {address} (OSError)",
     ]
+
+
+def test_the_commands_for_one_machine_in_the_documentation_do_what_they_say(tmp_path):
+    project = toy(tmp_path / "project", LONG)
+    text = (ROOT / "docs/cluster.md").read_text(encoding="utf-8")
+    block = text.partition("## On this machine")[2].partition("```sh\n")[2].partition("```")[0]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    install, *servers, run = block.replace("8786", port).splitlines()
+    assert install.split("#")[0].split() == ["make", "tuning"]
+    options = {"cwd": project, "env": variables(), "stderr": subprocess.STDOUT}
+    with ExitStack() as ending:
+        for line in servers:
+            server = subprocess.Popen(
+                ["sh", "-c", f"exec {line}"], **options | {"stdout": subprocess.DEVNULL}
+            )
+            ending.callback(end, psutil.Process(server.pid))
+        done = subprocess.run(["sh", "-c", run], stdout=subprocess.PIPE, text=True, timeout=120, **options)
+    assert done.returncode == 0, done.stdout
+    assert sorted(line.split()[1] for line in done.stdout.splitlines()) == sorted(LONG)
+    assert list((project / FOLDER).iterdir()), "the worker was sent something"
+
+
+def end(process: psutil.Process) -> None:
+    for each in (*process.children(recursive=True), process):
+        each.kill()
+    process.wait()
