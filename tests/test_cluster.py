@@ -178,7 +178,7 @@ def test_no_worker_and_no_scheduler_are_one_line_each(tmp_path, monkeypatch):
     lines = [line for run in runs for line in run.stderr.splitlines()]
     assert [run.returncode for run in runs] == [1, 1]
     assert lines == [
-        f"error: {SCHEDULER}: the scheduler at {address} has had no worker for 15 s",
+        f"error: {SCHEDULER}: no worker at the scheduler {address} for 15 s",
         f"error: {SCHEDULER}: no scheduler answers at {address} (OSError)",
     ]
 

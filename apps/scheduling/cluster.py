@@ -20,7 +20,7 @@ from contextlib import suppress
 from functools import cache
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from typing import Any
 
 from apps.scheduling import shell, worker
@@ -50,7 +50,9 @@ class Cluster:
         path.chmod(0o755)
         self.shell = str(path)
         self.connection, theirs = FORK.Pipe()
-        self._process = FORK.Process(target=_serve, args=(theirs, self.connection, address, needed))
+        self._process = FORK.Process(
+            target=_serve, args=(theirs, self.connection, address, needed), daemon=True
+        )
         self._process.start()
         theirs.close()
         self.threads = self.receive()
@@ -68,7 +70,7 @@ class Cluster:
 
     def close(self) -> None:
         """End the process."""
-        self.connection.close()
+        self._process.terminate()
         self._process.join()
 
 
@@ -116,7 +118,8 @@ class _Service:
         self._check()
         self.threads = sum(threads.values())
         Path(shell.SOCKET).unlink(missing_ok=True)
-        Thread(target=self._accept, args=(Listener(shell.SOCKET, "AF_UNIX"),), daemon=True).start()
+        shells = Listener(shell.SOCKET, "AF_UNIX", backlog=128)
+        Thread(target=self._accept, args=(shells,), daemon=True).start()
 
     def look(self) -> None:
         """Raise UserError if the cluster is lost, or something else that no stage survives."""
@@ -127,23 +130,17 @@ class _Service:
         except OSError:
             workers = None
         if self._client.status != "running":
-            raise UserError(
-                f"{SCHEDULER}: the scheduler at {self._address} is gone; the next run goes on from here"
-            )
+            raise UserError(f"{SCHEDULER}: the scheduler at {self._address} is gone; the next run goes on")
         if workers:
             self._seen = time.monotonic()
         elif time.monotonic() > self._seen + PATIENCE:
-            raise UserError(
-                f"{SCHEDULER}: the scheduler at {self._address} has had no worker for {PATIENCE} s"
-            )
+            raise UserError(f"{SCHEDULER}: no worker at the scheduler {self._address} for {PATIENCE} s")
 
     def _check(self) -> None:
         try:
             self._client.run(worker.check, self._versions)
         except ImportError as error:
-            raise UserError(
-                f"a worker was not started in a checkout of this project: {one_line(error)}"
-            ) from None
+            raise UserError(f"a worker was not started in this project's folder: {one_line(error)}") from None
 
     def _print(self, event: tuple[float, dict[str, Any]]) -> None:
         with self._lock, suppress(OSError):
@@ -157,27 +154,19 @@ class _Service:
     def _answer(self, asking: Connection) -> None:
         """Have a stage computed, and tell its shell how that ended."""
         from distributed import KilledWorker
-        from distributed.client import FutureCancelledError
 
-        stage, command = asking.recv()
         try:
+            stage, command = asking.recv()
             outcome = self._compute(stage, command, asking)
             self._put_into_place(stage, outcome)
             status, told = outcome.status, ""
         except (EOFError, ConnectionError):  # the shell was killed
             return
-        except FutureCancelledError:  # with the scheduler, which `look` tells
-            self._shells[uuid.uuid4().hex] = asking
-            return
         except UserError as error:
             self._failure = error
-            self._shells[uuid.uuid4().hex] = asking
-            return
+            Event().wait()  # with the shell, for the pipeline's end
         except KilledWorker:
-            status, told = (
-                1,
-                "the workers that computed this stage were killed, one after the other; is there memory?",
-            )
+            status, told = 1, "each worker that computed this stage was killed; is there enough memory?"
         except Exception as error:
             status, told = 1, f"{type(error).__name__}: {one_line(error)}"
         with suppress(OSError):
@@ -186,6 +175,8 @@ class _Service:
             asking.send(status)
 
     def _compute(self, stage: str, command: str, asking: Connection) -> worker.Outcome:
+        from distributed.client import FutureCancelledError
+
         contents = {path: _checksum(path) for path in self._needed[stage].inputs_now()}
         request = worker.Request(
             stage=stage,
@@ -205,6 +196,9 @@ class _Service:
                     if asking.poll(SHORT):
                         raise EOFError
                 answer = future.result()
+            except FutureCancelledError:  # with the scheduler's connection: `look` ends the pipeline
+                time.sleep(PATIENCE)
+                continue
             finally:
                 future.cancel()
                 with self._lock:

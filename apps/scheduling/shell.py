@@ -1,7 +1,7 @@
 """What DVC takes for the shell (SHELL) of a stage that a cluster computes: it hands the command on.
 
-It prints what the command prints elsewhere, and ends with its exit status. It imports little, for every stage
-waits for it.
+It prints what the command prints elsewhere, and ends with its exit status. DVC calls it for each line of a
+command, and each line is computed in a folder of its own. It imports little, for every stage waits for it.
 """
 
 import os

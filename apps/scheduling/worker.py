@@ -6,7 +6,6 @@ those of the machine where the pipeline runs. Inputs are kept in its folder, by 
 
 import hashlib
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -128,11 +128,13 @@ def _run(request: Request, folder: Path, worker: Any) -> int:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
     }
+    # Dask sets it for its own processes, and allocating memory becomes slower by it
+    inherited = {name: value for name, value in os.environ.items() if name != "MALLOC_TRIM_THRESHOLD_"}
     key = worker.get_current_task()
     process = subprocess.Popen(
         ["/bin/sh", "-c", request.command],
         cwd=folder,
-        env=os.environ | places | {"DVC_STAGE": request.stage, "DVC_ROOT": str(Path.cwd())},
+        env=inherited | places | {"DVC_STAGE": request.stage, "DVC_ROOT": str(Path.cwd())},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -140,14 +142,14 @@ def _run(request: Request, folder: Path, worker: Any) -> int:
     )
     with process.stdout as output:
         while True:
-            if select.select([output], [], [], GLANCE)[0]:
+            if getattr(worker.state.tasks.get(key), "state", None) != "executing":
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            if wait([output.fileno()], GLANCE):
                 printed = os.read(output.fileno(), 2**16)
                 if not printed:
                     return process.wait()
                 worker.log_event(request.topic, {"key": key, "printed": printed})
-            elif getattr(worker.state.tasks.get(key), "state", None) != "executing":
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
 
 
 def _files(folder: Path, outputs: Iterable[str]) -> dict[str, bytes]:
