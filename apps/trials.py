@@ -44,7 +44,7 @@ import numpy as np
 import psutil
 import yaml
 
-from apps.scheduling.worker import PACKAGES, SCHEDULER, connect
+from apps.scheduling.worker import PACKAGES, SCHEDULER, connect, variables
 from stages.common import dataset, files, params, results
 from stages.common.frameworks import FRAMEWORKS
 from stages.console import machine, parameters, progress
@@ -326,7 +326,7 @@ class Worker:
             self._process = subprocess.Popen(
                 [*launcher, sys.executable, "-m", "apps.trials", framework, *filter(None, [workplace])],
                 cwd=folder,
-                env=os.environ | {"PYTHONPATH": str(ROOT), "DVC_ROOT": here},
+                env=variables(DVC_ROOT=here),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

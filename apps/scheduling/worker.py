@@ -72,6 +72,16 @@ def connect(address: str) -> Any:
         raise UserError(f"{SCHEDULER}: no scheduler answers at {address} ({type(error).__name__})") from None
 
 
+def variables(**others: str) -> dict[str, str]:
+    """The environment of a process that trains for this one.
+
+    It lacks a variable of Dask's workers that has them give back memory at once: with it, training a network
+    from scratch takes three times as long.
+    """
+    mine = {name: value for name, value in os.environ.items() if name != "MALLOC_TRIM_THRESHOLD_"}
+    return mine | {"PYTHONPATH": str(ROOT)} | others
+
+
 def versions() -> dict[str, str]:
     """What decides results: the checksum of the code, and the versions of Python and libraries."""
     digest = hashlib.sha256()
@@ -128,13 +138,11 @@ def _run(request: Request, folder: Path, worker: Any) -> int:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
     }
-    # Dask sets it for its own processes, and allocating memory becomes slower by it
-    inherited = {name: value for name, value in os.environ.items() if name != "MALLOC_TRIM_THRESHOLD_"}
     key = worker.get_current_task()
     process = subprocess.Popen(
         ["/bin/sh", "-c", request.command],
         cwd=folder,
-        env=inherited | places | {"DVC_STAGE": request.stage, "DVC_ROOT": str(Path.cwd())},
+        env=variables(PATH=path, DVC_STAGE=request.stage, DVC_ROOT=str(Path.cwd())),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
