@@ -134,10 +134,7 @@ def compute(request: Request) -> Missing | Outcome:
 
 def _run(request: Request, folder: Path, worker: Any) -> int:
     """The exit status of the command. What it prints is sent on; it ends when nobody wants it any more."""
-    places = {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-    }
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     key = worker.get_current_task()
     process = subprocess.Popen(
         ["/bin/sh", "-c", request.command],
