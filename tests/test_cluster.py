@@ -154,20 +154,25 @@ def test_a_stage_that_fails_on_a_worker_is_told_with_its_last_lines(workers, tmp
     assert (tmp_path / "project/train_good").exists()
 
 
-def test_a_worker_with_other_code_is_refused_in_one_line(tmp_path, monkeypatch):
+@pytest.mark.parametrize("edited", ["stages/train_scratch.py", "apps/scheduling/__init__.py"])
+def test_a_worker_with_other_code_or_none_is_refused_in_one_line(tmp_path, monkeypatch, edited):
     monkeypatch.chdir(tmp_path)
     other = tmp_path / "other"
     for name in ("apps", "stages"):
         shutil.copytree(ROOT / name, other / name)
-    with (other / "stages/train_scratch.py").open("a") as file:
-        file.write("# edited\n")
+    with (other / edited).open("a") as file:
+        file.write("# edited\n" if edited.startswith("stages") else "raise ImportError\n")
     project = toy(tmp_path / "project", LONG)
     with cluster([other]) as (address, _):
         monkeypatch.setenv(SCHEDULER, address)
         run = pipeline(project)
     assert run.returncode == 1
     (line,) = run.stderr.splitlines()
-    assert line.startswith(f"error: the worker in {other} has other versions: code ")
+    says = (
+        f"the worker in {other} has other versions: code ",
+        f"{SCHEDULER}: a worker does not know this project",
+    )
+    assert line.startswith(f"error: {says[edited.startswith('apps')]}")
 
 
 def test_no_worker_and_no_scheduler_are_one_line_each(tmp_path, monkeypatch):

@@ -139,8 +139,13 @@ class _Service:
     def _check(self) -> None:
         try:
             self._client.run(worker.check, self._versions)
-        except ImportError as error:
-            raise UserError(f"a worker was not started in this project's folder: {one_line(error)}") from None
+        except UserError:
+            raise
+        except Exception as error:  # there is none of this code, or it is much older
+            raise UserError(
+                f"{SCHEDULER}: a worker does not know this project ({one_line(error)}): start scheduler and "
+                "workers in its folder"
+            ) from None
 
     def _print(self, event: tuple[float, dict[str, Any]]) -> None:
         with self._lock, suppress(OSError):

@@ -21,6 +21,8 @@ from stages.console import machine
 from stages.console.errors import UserError
 
 ROOT = Path(__file__).parents[2]
+MYSELF = Path(__file__).read_bytes()
+"""As it was when this process began: the stages' code is read by processes that begin later."""
 FOLDER = Path(".dvc/tmp/cluster")
 SCHEDULER = "DASK_SCHEDULER_ADDRESS"
 PACKAGES = "numpy", "scipy", "torch", "tensorflow", "keras", "scikit-learn", "lightgbm"
@@ -84,8 +86,8 @@ def variables(**others: str) -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """What decides results: the checksum of the code, and the versions of Python and libraries."""
-    digest = hashlib.sha256()
-    for path in (*sorted((ROOT / "stages").rglob("*.py")), Path(__file__)):
+    digest = hashlib.sha256(MYSELF)
+    for path in sorted((ROOT / "stages").rglob("*.py")):
         digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
     python = ".".join(map(str, sys.version_info[:2]))
     return {"code": digest.hexdigest()[:12], "Python": python, **machine.packages(PACKAGES)}
