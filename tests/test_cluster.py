@@ -39,12 +39,13 @@ def workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ps
 
 
 def toy(project: Path, stages: Stages) -> Path:
-    """A project of small commands; those whose names begin with train_ are for workers."""
+    """A project of small commands, on one thread; those whose names begin with train_ are for workers."""
     (project / ".dvc").mkdir(parents=True)
     git(project, "init", "--quiet")
     shutil.copy(ROOT / ".dvc/config", project / ".dvc/config")
     for file in ("params.yaml", "architectures.yaml"):
         shutil.copy(ROOT / file, project)
+    edit_params(project, "threads", 1)
     (project / "source").write_text("source")
     write_stages(project, stages)
     return project
@@ -96,7 +97,7 @@ ENDLESS = LONG | {"train_a": ("sleep 600", ["source"])}
 
 def test_a_worker_that_is_killed_in_mid_stage_costs_only_time(workers, tmp_path):
     project = toy(tmp_path / "project", LONG)
-    running = start(project, "--jobs", "2")
+    running = start(project)
     until(lambda: computing(tmp_path))
     (command_of_a, *_) = computing(tmp_path)
     (killed,) = [worker for worker in workers[1:] if worker.cwd() in command_of_a.cwd()]
@@ -111,9 +112,9 @@ def test_a_worker_that_is_killed_in_mid_stage_costs_only_time(workers, tmp_path)
 
 def test_a_lost_scheduler_is_one_line_at_once_and_the_next_run_finishes(workers, tmp_path, monkeypatch):
     project = toy(tmp_path / "project", ENDLESS)
-    running = start(project, "--jobs", "2")
+    running = start(project)
     until(lambda: computing(tmp_path))
-    until((project / "train_b").exists)
+    until((project / "train_b").exists)  # beside it: there are two workers
     workers[0].kill()
     lost = time.monotonic()
     output = running.communicate(timeout=60)[0]
@@ -131,7 +132,7 @@ def test_a_lost_scheduler_is_one_line_at_once_and_the_next_run_finishes(workers,
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=lambda how: how.name)
 def test_what_workers_compute_ends_with_the_pipeline(workers, tmp_path, how):
     project = toy(tmp_path / "project", ENDLESS)
-    running = start(project, "--jobs", "2")
+    running = start(project)
     until(lambda: computing(tmp_path))
     os.killpg(running.pid, how)
     output = running.communicate(timeout=30)[0]
