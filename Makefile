@@ -11,7 +11,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 QUICK ?= train_pytorch@sprint train_pytorch@mlp train_tensorflow@sprint train_scratch@mlp_relu train_sklearn@knn_3
 
 .PHONY: all help quick test test-all lint format experiments docs-check readme edits frameworks processors bench growth \
-	published reproduce lock clean tracking tuning watch
+	scaling published reproduce lock clean tracking tuning watch
 
 # Installs everything into .venv and runs the pipeline, on as many cores as there are.
 all: .venv/installed
@@ -96,6 +96,10 @@ bench: .venv/installed
 growth: .venv/installed
 	python -m tools.growth
 	python -m tools.readme
+
+# Simulates the pipeline on 1 to 64 cores, from the seconds of the last run: docs/scaling.*, docs/cluster.md
+scaling: .venv/installed
+	python -m tools.scaling
 
 # Measures well-known programs (twenty minutes), for docs/published.*
 published: .venv/installed

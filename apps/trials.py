@@ -44,14 +44,13 @@ import numpy as np
 import psutil
 import yaml
 
+from apps.scheduling.worker import PACKAGES, SCHEDULER, connect, variables
 from stages.common import dataset, files, params, results
 from stages.common.frameworks import FRAMEWORKS
 from stages.console import machine, parameters, progress
 from stages.console.errors import UserError, one_line
 
 ROOT = Path(__file__).parent.parent
-SCHEDULER = "DASK_SCHEDULER_ADDRESS"
-PACKAGES = "numpy", "scipy", "torch", "tensorflow", "keras", "scikit-learn", "lightgbm"
 ATTEMPTS = 3
 """How often a trial is begun whose process is killed, as the system does if memory is short."""
 MEMORY = 2**30
@@ -327,7 +326,7 @@ class Worker:
             self._process = subprocess.Popen(
                 [*launcher, sys.executable, "-m", "apps.trials", framework, *filter(None, [workplace])],
                 cwd=folder,
-                env=os.environ | {"PYTHONPATH": str(ROOT), "DVC_ROOT": here},
+                env=variables(DVC_ROOT=here),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -430,15 +429,7 @@ def executor(jobs: int) -> Iterator[Executor]:
         finally:
             close()
         return
-    try:
-        from dask.distributed import Client
-    except ImportError:
-        raise UserError(f"{SCHEDULER} is set, but Dask is not installed: `make tuning` installs it") from None
-    try:
-        client = Client(address, timeout=10, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{SCHEDULER}: no scheduler answers at {address} ({type(error).__name__})") from None
-    with client, client.get_executor(pure=False, retries=ATTEMPTS - 1) as pool:
+    with connect(address) as client, client.get_executor(pure=False, retries=ATTEMPTS - 1) as pool:
         yield pool
 
 

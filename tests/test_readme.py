@@ -25,7 +25,7 @@ from test_pages import BITS, SPEED
 from stages.common import params, results
 from stages.console.errors import UserError
 from stages.pictures import style
-from tools import bench, docs_check, edits, growth, pages, processors, published, readme
+from tools import bench, docs_check, edits, growth, pages, processors, published, readme, scaling
 from tools import frameworks as steps
 
 README = f"""# Title
@@ -154,6 +154,9 @@ def documented(evaluated, monkeypatch, run_main) -> Path:
         bench.TABLE: [speed[0], replace(speed[1], seeds=4, accuracy_mean=0.98), *speed[2:]],
         processors.TABLE: [bits[0], replace(bits[1], fast_seconds=0.9), *bits[2:]],
         growth.TABLE: test_bench.points(),
+        scaling.TABLE: [
+            scaling.Row(1, jobs, jobs, 7200 / jobs, 7200, 1800, "a machine") for jobs in (1, 2, 4)
+        ],
         steps.TABLE: [
             steps.Row(framework, 16, milliseconds, 1.6, "a machine")
             for framework, milliseconds in (("pytorch", 2.0), ("tensorflow", 3.0), ("scratch", 4.0))
@@ -167,7 +170,8 @@ def documented(evaluated, monkeypatch, run_main) -> Path:
     }
     for path, made in measured.items():
         pages.write_rows(path, made)
-    style.save(growth.PICTURE, growth.picture)
+    for tool in (growth, scaling):
+        style.save(tool.PICTURE, tool.picture)
     run_main(readme)
     return evaluated
 
@@ -187,6 +191,7 @@ Emulated by QEMU 10.0,
 | 16 | 1.25 × | 1.88 × |
 | 1e-08 | 0.5000 | 0.0032 | 0.5000 |
 | somebody | a network | `pytorch/linear` | dense | 90–98 | 99.00 | 94.55 – 99.82 | +1.00 |
+The whole pipeline is 120 minutes of work.
 | `RandomForestClassifier()` | scikit-learn, as it comes | 96.8 | 90.00 | 82.56 – 94.48 | -6.80 |
 """
 """What stands in the documents."""
@@ -224,6 +229,7 @@ METRICS = "outputs/metrics/pytorch/linear.json"
         ("docs/published.md", "| 90 |", "| 91 |", "docs/published.md: the page is .*readme`"),
         ("docs/edits.md", "seed", "sede", "docs/edits.md: the page is .*edits`"),
         ("docs/growth.csv", "200,2.0,", "200,4.0,", "docs/growth.png: .* docs/growth.csv: .*growth`"),
+        ("docs/cluster.md", "120 minutes", "121 minutes", "docs/cluster.md: the page is .*readme`"),
         (METRICS, "0.99", "0.98", f"README.md: .* 99.00% .*{METRICS} 98.00%: .*readme`"),
         ("docs/published.csv", "`LogisticRegression()`", "x", "(.*)\ndocs/published.csv: `Log.*published`"),
         ("docs/reports.csv", "pytorch/linear", "x", "(.*)\ndocs/reports.csv: .* has no x: .*readme`"),

@@ -25,7 +25,7 @@ from stages.common import results
 from stages.console import command
 from stages.evaluation import tables
 from stages.pictures import style
-from tools import bench, growth, pages, processors, projects, published, readme
+from tools import bench, growth, pages, processors, projects, published, readme, scaling
 
 METRICS = results.OUTPUTS / "metrics"
 LAYOUT = Path("docs/layout.md")
@@ -88,10 +88,11 @@ def reports() -> Iterator[str]:
 
 
 def pictures() -> Iterator[str]:
-    """Complaints about docs/growth.png, pixel by pixel."""
-    drawn, committed = io.BytesIO(style.png(growth.picture)), growth.PICTURE
-    if not np.array_equal(*(np.asarray(Image.open(source).convert("RGB")) for source in (drawn, committed))):
-        yield f"{committed}: it is not the picture of {growth.TABLE}: run `make growth`"
+    """Complaints about docs/growth.png and docs/scaling.png, pixel by pixel."""
+    for tool, make in ((growth, "growth"), (scaling, "scaling")):
+        sources = io.BytesIO(style.png(tool.picture)), tool.PICTURE
+        if not np.array_equal(*(np.asarray(Image.open(source).convert("RGB")) for source in sources)):
+            yield f"{tool.PICTURE}: it is not the picture of {tool.TABLE}: run `make {make}`"
 
 
 def tree() -> Iterator[str]:
