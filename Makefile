@@ -8,29 +8,34 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 # What the shell says of other Pythons and places to install to
 unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PIP_PREFIX
+# DVC asks for both, and the user of a container may have neither
+export HOME ?= $(CURDIR)/.dvc/tmp
+export USER ?= $(shell id -un 2> /dev/null || id -u)
 
 # `make quick` trains these; one or two a framework, each a few seconds, two pairs of one architecture.
 QUICK ?= train_pytorch@sprint train_pytorch@mlp train_tensorflow@sprint train_scratch@mlp_relu train_sklearn@knn_3
 
 .PHONY: all help quick test test-all lint format experiments docs-check readme edits frameworks processors bench growth \
-	published reproduce lock clean tracking tuning watch
+	published reproduce lock clean tracking tuning watch .history
 
 # Installs everything into .venv and runs the pipeline, on as many cores as there are.
-all: .venv/installed
-	@test -e .git || .venv/bin/python -m dvc config --local core.no_scm true  # an archive instead of a clone
+all: .venv/installed .history
 	.venv/bin/python -m apps.pipeline
 	@.venv/bin/python -m dvc metrics show
 
 # A first result after a minute or two: a few models, evaluated, drawn and reported. `make` goes on from there.
 # The stages that read all models run without DVC: dvc.lock keeps what it says of them for a run of all models, and
 # the report does without parity.csv, which takes larger ones.
-quick: .venv/installed
-	@test -e .git || .venv/bin/python -m dvc config --local core.no_scm true
+quick: .venv/installed .history
 	.venv/bin/python -m apps.pipeline $(QUICK) embed_images
 	.venv/bin/python -m stages.evaluate
 	.venv/bin/python -m stages.compare_models
 	.venv/bin/python -m stages.visualize
 	@.venv/bin/python -m stages.report
+
+# Git says what to do if the folder is somebody else's; of an archive instead of a clone DVC has to know that it is one.
+.history: .venv/installed
+	@if test -e .git; then git rev-parse; else .venv/bin/python -m dvc config --local core.no_scm true; fi
 
 # Lists what `make` can do.
 help:
@@ -114,7 +119,8 @@ reproduce: .venv/installed
 # Compiles the locks: every package, for every system and Python. The optional files may be installed in any
 # combination, so they are compiled together first, and each of them keeps to what came out.
 OPTIONAL := $(wildcard requirements-*.in)
-COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command "make lock"
+COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
+	--custom-compile-command "make lock"
 lock: .venv/installed
 	$(COMPILE) --generate-hashes requirements.in --output-file requirements.txt
 	$(COMPILE) $(OPTIONAL) --constraints requirements.txt --output-file .venv/together.txt
