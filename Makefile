@@ -11,7 +11,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 QUICK ?= train_pytorch@sprint train_pytorch@mlp train_tensorflow@sprint train_scratch@mlp_relu train_sklearn@knn_3
 
 .PHONY: all help quick test test-all lint format experiments docs-check readme edits frameworks processors bench growth \
-	published reproduce lock clean tracking tuning watch
+	published reproduce lock clean tracking tuning studies watch
 
 # Installs everything into .venv and runs the pipeline, on as many cores as there are.
 all: .venv/installed
@@ -101,6 +101,10 @@ growth: .venv/installed
 published: .venv/installed
 	python -m tools.published $(PROGRAMS)
 	python -m tools.readme
+
+# Runs the studies of studies/params.yaml that changed: studies/index.html, studies/results/
+studies: .venv/installed
+	python -m dvc repro studies/dvc.yaml
 
 # Installs what searches for parameters (`python -m apps.tune`) and clusters need: docs/tuning.md.
 tuning: .venv/tuning

@@ -1,4 +1,4 @@
-"""The one way to train a model with other parameters: what tuning and measurements run.
+"""The one way to train a model with other parameters: what tuning, studies and measurements run.
 
 A trial is a model's entry in params.yaml with some values changed. Its training is the ordinary stage's, in
 a folder of its own, and leaves what that stage leaves: the same bits as `dvc repro` with these values.
