@@ -103,7 +103,7 @@ def test_a_stage_ends_with_the_dvc_that_started_it(project, shell, monkeypatch):
     assert command(project, "stages.train_scratch", "mlp_relu").returncode == 0  # DVC would take its cache
     assert not list((project / "outputs").rglob("*.partial*")), "the next run clears what was half written"
     dvc(project, "repro")
-    assert "up to date" in dvc(project, "status", "dvc.yaml")
+    assert "up to date" in dvc(project, "status")
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_earlier_results(project):

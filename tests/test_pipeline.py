@@ -81,14 +81,14 @@ def test_no_result_holds_a_path_or_a_date(finished, idx_folder):
 
 
 def test_nothing_to_do_takes_seconds_and_runs_nothing(project):
-    dvc(project, "status", "dvc.yaml")
+    dvc(project, "status")
     seconds = []
-    for arguments in (["status", "dvc.yaml"], ["repro"]):
+    for arguments in (["status"], ["repro"]):
         started = time.monotonic()
         assert ran(dvc(project, *arguments)) == []
         seconds.append(time.monotonic() - started)
     assert seconds[1] < 3 * seconds[0] + 1  # about twice as long on a quiet machine
-    assert "up to date" in dvc(project, "status", "dvc.yaml")
+    assert "up to date" in dvc(project, "status")
 
 
 def test_a_fresh_clone_without_data_has_nothing_to_do(finished, tmp_path):

@@ -133,7 +133,7 @@ def test_the_page_of_edits_says_what_dvc_says_after_the_edit(project, monkeypatc
     text = (project / edit).read_text(encoding="utf-8")
     assert old in text
     (project / edit).write_text(text.replace(old, new), encoding="utf-8")
-    status = json.loads(dvc(project, "status", "dvc.yaml", "--json"))
+    status = json.loads(dvc(project, "status", "--json"))
     assert {name.rpartition(":")[2] for name in status} == set(expected)
     params.content.cache_clear()
 

@@ -17,9 +17,11 @@ from apps.studies import draw, plan, run
 from stages.common import params
 from stages.console.errors import UserError
 
+TEXTS = {"question": "What <then>?", "limits": "Much & more."}
 STUDIES = {
     "batch_size": {
         "models": ["scratch/mlp_relu", "scratch/mlp_sigmoid"],
+        "alone": True,
         "vary": "batch_size",
         "values": [16, 64],
         "seeds": 2,
@@ -28,6 +30,7 @@ STUDIES = {
     "seeds": {"models": ["scratch/mlp_relu"], "vary": "seed", "values": [0, 1, 2]},
     "images": {"models": ["sklearn/knn_3"], "vary": "images", "values": ["1/4", 1]},
 }
+STUDIES = {name: TEXTS | study for name, study in STUDIES.items()}
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +72,7 @@ def test_a_study_is_planned_run_and_drawn(workspace, monkeypatch):
     assert {path.stem for path in draw.PLOTS.iterdir()} == set(STUDIES)
     page = draw.PAGE.read_text()
     assert all(f'src="plots/{name}.png"' in page for name in STUDIES)
+    assert page.count("What &lt;then&gt;?</b>") == page.count("Much &amp; more.") == len(STUDIES)
     assert not list(Path("studies").rglob("*partial*")), "what was kept on the way is gone"
 
 
@@ -152,7 +156,10 @@ def test_the_mean_of_k_seeds_is_over_all_choices_of_k(workspace):
         ({"values": [3]}, r"studies/params\.yaml: studies\.batch_size\.values is \[3\]"),
         ({"vary": "images", "values": ["1/2", 2]}, r"studies\.batch_size\.values\.1 is 2"),
         ({"images": "half"}, r"studies\.batch_size\.images is 'half'"),
-        ({"seed": 3}, r"studies\.batch_size\.seed is unknown; allowed: images, models, seeds, values, vary"),
+        (
+            {"seed": 3},
+            r"studies\.batch_size\.seed is unknown; allowed: alone, images, limits, models, question, seeds, values, vary",
+        ),
     ],
 )
 def test_a_wrong_study_is_named_in_one_line(workspace, monkeypatch, change, message):
@@ -180,10 +187,12 @@ def test_dvc_runs_a_study_again_only_if_it_may_come_out_otherwise(project):
         return {name.rpartition(":")[2] for name in ran(dvc(project, "repro", "studies/dvc.yaml"))}
 
     assert ran(dvc(project, "repro")) == [], "the studies are a pipeline of their own"
+    (project / "studies").mkdir()
+    shutil.copy(ROOT / "studies/dvc.yaml", project / "studies")
     write(STUDIES, project / plan.STUDIES)
     assert repeated() == {"plan", "draw", *(f"run@{name}" for name in STUDIES)}
     assert (project / draw.PAGE).is_file()
-    assert repeated() == {"plan"}
+    assert repeated() == set()
     edit_params(project, "pytorch.linear.epochs", 2)
     assert repeated() == {"plan"}
     edit_params(project, "sklearn.knn_3.arguments.n_neighbors", 4)

@@ -2,10 +2,11 @@
 
     python -m apps.studies.draw
 
-Reads studies/results/. Writes studies/plots/<study>.png and studies/index.html.
+Reads studies/params.yaml and studies/results/. Writes studies/plots/<study>.png and studies/index.html.
 """
 
 from functools import partial
+from html import escape
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -13,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from apps.studies import plan
 from stages.common import files
 from stages.console import command
 from stages.pictures import style
@@ -29,20 +31,59 @@ PANELS = {
 
 def main() -> None:
     command.no_arguments(__doc__)
-    found = {path.parent.name: pd.read_csv(path) for path in sorted(RESULTS.glob("*/trials.csv"))}
     parts = []
     with files.replacing(PLOTS, PAGE) as (folder, page):
-        for name, table in found.items():
-            means = RESULTS / name / "means.csv"
-            draw = (
-                partial(draw_seeds, table, pd.read_csv(means))
-                if means.is_file()
-                else partial(draw_values, name, table)
-            )
+        for name, study in plan.read().items():
+            table = pd.read_csv(RESULTS / name / "trials.csv")
+            tables = [summarize(table)]
+            if study.vary == plan.SEED:
+                means = pd.read_csv(RESULTS / name / "means.csv")
+                tables.append(gains(means))
+                draw = partial(draw_seeds, table, means)
+            else:
+                draw = partial(draw_values, study.vary, table)
             style.save(folder / f"{name}.png", draw)
-            summary = summarize(table).to_html(index=False, border=0, float_format="{:.4g}".format)
-            parts.append(f'<h2>{name}</h2>\n<img src="plots/{name}.png" alt="{name}">\n{summary}')
+            parts.append(describe(name, study, tables))
         files.write_text(page, TEMPLATE.format("\n".join(parts)))
+
+
+def describe(name: str, study: plan.Study, tables: list[pd.DataFrame]) -> str:
+    """The part of the page on a study, HTML."""
+    title = name.replace("_", " ").capitalize()
+    shown = [show(table) for table in tables]
+    return "\n".join(
+        [
+            f'<h2 id="{name}">{title}</h2>',
+            f"<p><b>{escape(study.question)}</b></p>",
+            f'<img src="plots/{name}.png" alt="{escape(study.question)}">',
+            *shown,
+            f"<p>What it cannot say: {escape(study.limits)}</p>",
+            f'<p>Every training: <a href="results/{name}/trials.csv">trials.csv</a></p>',
+        ]
+    )
+
+
+def show(table: pd.DataFrame) -> str:
+    """A table as HTML: accuracies with two decimals, seconds with one, a dash where there is nothing."""
+    formats = {
+        column: (
+            lambda value, places=2 if "%" in column else 1: "–" if pd.isna(value) else f"{value:,.{places}f}"
+        )
+        for column in table
+        if "(%)" in column or "(s)" in column or str(column).startswith("mean of")
+    }
+    whole = {"memory (MiB)", "parameters", "training images"} & set(table)
+    formats |= {column: lambda value: "–" if pd.isna(value) else f"{value:,.0f}" for column in whole}
+    return f'<div class="wide">{table.to_html(index=False, border=0, formatters=formats)}</div>'
+
+
+def gains(means: pd.DataFrame) -> pd.DataFrame:
+    """A row for each model: the accuracy of the mean over k seeds, in percent."""
+    wide = means.assign(accuracy=100 * means.accuracy).pivot(
+        index="model", columns="seeds", values="accuracy"
+    )
+    wide = wide.loc[list(dict.fromkeys(means.model))]
+    return wide.rename(columns=lambda k: f"mean of {k} (%)").rename_axis(columns=None).reset_index()
 
 
 TEMPLATE = """<!doctype html>
@@ -50,6 +91,7 @@ TEMPLATE = """<!doctype html>
 <style>
 body {{ font-family: sans-serif; max-width: 75rem; margin: auto; padding: 1rem; color: #222; }}
 img {{ max-width: 100%; }}
+.wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-size: 0.85rem; }}
 th, td {{ text-align: right; padding: 0.15rem 0.6rem; }}
 </style>

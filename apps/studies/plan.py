@@ -3,9 +3,12 @@
     python -m apps.studies.plan
 
 Reads studies/params.yaml, params.yaml, architectures.yaml, and the code and data that they lead to. Writes
-studies/plans/<study>.json. A plan changes if, and only if, results of its study may.
+studies/plans/<study>.json: a checksum of what decides each training. A plan changes if, and only if, results
+of its study may.
 """
 
+import hashlib
+import json
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
@@ -36,25 +39,43 @@ Share = Annotated[float, BeforeValidator(_share), Field(gt=0, le=1)]
 class Study(params.Section):
     """An entry of studies/params.yaml.
 
-    vary: a key of the models' entries in params.yaml, `seed`, or `images`, and its values. seeds: how many
-    there are of each value. images: the share of the training images, unless that is what varies.
+    question, limits: what it asks, and what it cannot say. vary: a key of the models' entries in params.yaml,
+    `seed`, or `images`, and its values. seeds: how many there are of each value. images: the share of the
+    training images, unless that is what varies. alone: whether its seconds count, so that one training runs at
+    a time.
     """
 
+    question: str
+    limits: str
     models: Annotated[tuple[str, ...], Field(min_length=1)]
     vary: str
     values: Annotated[tuple[Any, ...], Field(min_length=2)]
     seeds: params.Positive = 1
     images: Share = 1.0
+    alone: bool = False
 
 
 def main() -> None:
     command.no_arguments(__doc__)
     with files.replacing(PLANS) as (folder,):
-        for name in params.read("studies", dict[params.Name, Any], STUDIES):
-            study = params.read(f"studies.{name}", Study, STUDIES)
+        for name, study in read().items():
             planned = plan(name, study)
-            files.write_json(folder / f"{name}.json", {"vary": study.vary, "trainings": planned})
+            for one in planned:
+                one["trial"] = digest(one["trial"])
+            content = {"vary": study.vary, "alone": study.alone, "trainings": planned}
+            files.write_json(folder / f"{name}.json", content)
             print(f"{name}: {len(planned)} trainings")
+
+
+def read() -> dict[str, Study]:
+    """The studies by name. Raises UserError, naming what is wrong."""
+    names = params.read("studies", dict[params.Name, Any], STUDIES)
+    return {name: params.read(f"studies.{name}", Study, STUDIES) for name in names}
+
+
+def digest(content: Any) -> str:
+    """What tells some content from all other."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def plan(name: str, study: Study) -> list[dict[str, Any]]:
@@ -73,9 +94,8 @@ def plan(name: str, study: Study) -> list[dict[str, Any]]:
                 else:
                     changes[f"{model.replace('/', '.')}.{study.vary}"] = value
                 trial = trials.make(model, changes, images=images)
-                planned.append(
-                    {"model": model, "value": value, "seed": changes["seed"], "trial": asdict(trial)}
-                )
+                described = {key: part for key, part in asdict(trial).items() if key != "group"}
+                planned.append({"model": model, "value": value, "seed": changes["seed"], "trial": described})
     return planned
 
 

@@ -2,12 +2,11 @@
 
     python -m apps.studies.run batch_size
 
-Reads studies/plans/<study>.json and the labels in data/. Writes studies/results/<study>/: trials.csv, a row a
+Reads what `apps.studies.plan` reads, and the labels in data/. Writes studies/results/<study>/: trials.csv, a row a
 training, and, if the seed is what varies, means.csv: the accuracy of the mean over several seeds. Trainings
 that are done stay in studies/results/<study>.partial.kept/ until all are, so that a killed study goes on.
 """
 
-import hashlib
 import itertools
 import json
 import shutil
@@ -24,28 +23,30 @@ import pandas as pd
 from tqdm import tqdm
 
 from apps import trials
+from apps.studies import plan
 from stages.common import dataset, files
 from stages.console import command
-from stages.console.errors import UserError, reading
+from stages.console.errors import UserError
 from stages.evaluation import scores
 
-PLANS, RESULTS = Path("studies/plans"), Path("studies/results")
+RESULTS = Path("studies/results")
 
 
 def main() -> None:
     name = command.model_name(__doc__)
-    path = PLANS / f"{name}.json"
-    with reading(path, "is no plan of a study", remedy="make studies"):
-        planned = json.loads(path.read_text(encoding="utf-8"))
-    trainings, kept = planned["trainings"], RESULTS / f"{name}.partial.kept"
-    run(name, trainings, kept)
+    studies = plan.read()
+    if name not in studies:
+        raise UserError(f"{name} is unknown; {plan.STUDIES} has {', '.join(studies)}")
+    study = studies[name]
+    trainings, kept = plan.plan(name, study), RESULTS / f"{name}.partial.kept"
+    run(name, trainings, kept, study.alone)
     rows, predictions = zip(*(load(kept, one) for one in trainings), strict=True)
     if all(row["failure"] for row in rows):
         raise UserError(f"{name}: {rows[0]['failure']}")
     table = pd.DataFrame(rows)
     with files.replacing(RESULTS / name) as (folder,):
         files.write_text(folder / "trials.csv", table.to_csv(index=False, lineterminator="\n"))
-        if planned["vary"] == "seed":
+        if study.vary == plan.SEED:
             text = means(table[table.accuracy.notna()], predictions).to_csv(
                 index=False, lineterminator="\n", float_format="%.6g"
             )
@@ -53,21 +54,25 @@ def main() -> None:
     shutil.rmtree(kept)
 
 
-def run(name: str, trainings: list[dict[str, Any]], kept: Path) -> None:
-    """Run those of the trainings that are not kept."""
+def run(name: str, trainings: list[dict[str, Any]], kept: Path, alone: bool = False) -> None:
+    """Run those of the trainings that are not kept, one at a time if `alone`."""
     missing = [one for one in trainings if not place(kept, one).with_suffix(".json").is_file()]
-    queue = [trials.Trial(**one["trial"]) for one in missing]
+    together = 1 if alone else max(1, len(missing))
     done = len(trainings) - len(missing)
     with (
-        trials.executor(trials.default_jobs()) as pool,
+        trials.executor(1 if alone else trials.default_jobs()) as pool,
         tqdm(total=len(trainings), initial=done, desc=name, disable=None) as bar,
     ):
-        for number, result in trials.run_all(pool, queue):
-            one = missing[number]
-            keep(kept, one, result)
-            bar.update()
-            if bar.disable:
-                print(f"{one['model']}, {one['value']}, seed {one['seed']}", result.failure or "", flush=True)
+        for first in range(0, len(missing), together):
+            some = missing[first : first + together]
+            queue = [trials.Trial(**one["trial"], group=name) for one in some]
+            for number, result in trials.run_all(pool, queue):
+                one = some[number]
+                keep(kept, one, result)
+                bar.update()
+                if bar.disable:
+                    told = f"{one['model']}, {one['value']}, seed {one['seed']}"
+                    print(told, result.failure or "", flush=True)
 
 
 def describe(one: dict[str, Any], result: trials.Result) -> dict[str, Any]:
@@ -93,7 +98,7 @@ def describe(one: dict[str, Any], result: trials.Result) -> dict[str, Any]:
 
 def place(kept: Path, one: dict[str, Any]) -> Path:
     """Where a training's results are kept: a name of all that decides them."""
-    return kept / hashlib.sha256(json.dumps(one, sort_keys=True).encode()).hexdigest()[:16]
+    return kept / plan.digest(one)
 
 
 def keep(kept: Path, one: dict[str, Any], result: trials.Result) -> None:
