@@ -158,7 +158,7 @@ def test_the_mean_of_k_seeds_is_over_all_choices_of_k(workspace):
         ({"images": "half"}, r"studies\.batch_size\.images is 'half'"),
         (
             {"seed": 3},
-            r"studies\.batch_size\.seed is unknown; allowed: alone, images, limits, models, question, seeds, values, vary",
+            r"studies\.batch_size\.seed is unknown; allowed: alone, images, limits, models, question, seeds",
         ),
     ],
 )

@@ -41,8 +41,8 @@ class Study(params.Section):
 
     question, limits: what it asks, and what it cannot say. vary: a key of the models' entries in params.yaml,
     `seed`, or `images`, and its values. seeds: how many there are of each value. images: the share of the
-    training images, unless that is what varies. alone: whether its seconds count, so that one training runs at
-    a time.
+    training images, unless that is what varies. alone: whether one training runs at a time, as its seconds
+    count.
     """
 
     question: str
