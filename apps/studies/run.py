@@ -3,8 +3,9 @@
     python -m apps.studies.run batch_size
 
 Reads what `apps.studies.plan` reads, and the labels in data/. Writes studies/results/<study>/: trials.csv, a
-row a training, and, if the seed is what varies, means.csv: the accuracy of the mean over several seeds. Trainings
-that are done stay in studies/results/<study>.partial.kept/ until all are, so that a killed study goes on.
+row a training, and, if the seed is what varies, means.csv: the accuracy of the mean over several seeds.
+Trainings that are done stay in studies/results/<study>.partial.kept/ until all are, so that a killed study
+goes on.
 """
 
 import itertools
