@@ -16,7 +16,7 @@ export USER ?= $(shell id -un 2> /dev/null || id -u)
 QUICK ?= train_pytorch@sprint train_pytorch@mlp train_tensorflow@sprint train_scratch@mlp_relu train_sklearn@knn_3
 
 .PHONY: all help quick test test-all lint format experiments docs-check readme edits frameworks processors bench growth \
-	scaling published reproduce lock clean tracking tuning watch .history
+	scaling published reproduce lock clean tracking tuning studies watch .history
 
 # Installs everything into .venv and runs the pipeline, on as many cores as there are.
 all: .venv/installed .history
@@ -112,6 +112,10 @@ scaling: .venv/installed
 published: .venv/installed
 	.venv/bin/python -m tools.published $(PROGRAMS)
 	.venv/bin/python -m tools.readme
+
+# Runs the studies of studies/params.yaml that changed: studies/index.html, studies/results/
+studies: .venv/installed
+	.venv/bin/python -m dvc repro studies/dvc.yaml
 
 # Installs what searches for parameters (`python -m apps.tune`) and clusters need: docs/tuning.md.
 tuning: .venv/tuning

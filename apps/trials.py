@@ -1,4 +1,4 @@
-"""The one way to train a model with other parameters: what tuning and measurements run.
+"""The one way to train a model with other parameters: what tuning, studies and measurements run.
 
 A trial is a model's entry in params.yaml with some values changed. Its training is the ordinary stage's, in
 a folder of its own, and leaves what that stage leaves: the same bits as `dvc repro` with these values.
@@ -47,7 +47,7 @@ import yaml
 from apps.scheduling.worker import PACKAGES, SCHEDULER, connect, variables
 from stages.common import dataset, files, params, results
 from stages.common.frameworks import FRAMEWORKS
-from stages.console import machine, parameters, progress
+from stages.console import machine, parameters, progress, tracking
 from stages.console.errors import UserError, one_line
 
 ROOT = Path(__file__).parent.parent
@@ -65,7 +65,8 @@ class Trial:
     params, architectures: what the two files hold for it. images: the share of the training images that it
     gets, drawn class by class; those of a smaller share are among those of a larger one. tests: whether it
     predicts the test images; if not, it does not have them. bars: the validation accuracy below which it ends
-    after an epoch, by the epoch's number. code, data: checksums of what it is meant to run with.
+    after an epoch, by the epoch's number. code, data: checksums of what it is meant to run with. group: the
+    study or search under which trackers show it, which decides no result.
     """
 
     framework: str
@@ -77,6 +78,7 @@ class Trial:
     images: float = 1.0
     tests: bool = True
     bars: dict[int, float] = field(default_factory=dict)
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -286,7 +288,7 @@ def run(trial: Trial) -> Result:
             lay_out(folder, trial.params, trial.architectures, images)
             try:
                 with _leased(key, folder) as worker:
-                    answer = worker.train(folder, trial.name, trial.bars)
+                    answer = worker.train(folder, trial.name, trial.bars, trial.group)
             except Killed as killed:
                 if attempt == ATTEMPTS:
                     raise UserError(f"{trial.framework}/{trial.name}: {killed}, {ATTEMPTS} times") from None
@@ -333,13 +335,15 @@ class Worker:
                 encoding="utf-8",
             )
 
-    def train(self, folder: Path, name: str, bars: dict[int, float] | None = None) -> dict[str, Any]:
+    def train(
+        self, folder: Path, name: str, bars: dict[int, float] | None = None, group: str = ""
+    ) -> dict[str, Any]:
         """Train a model in the project `folder`: its history, whether a bar ended it, and why it failed.
 
         What it prints goes to the folder's log.txt. Raises UserError if it cannot be tried at all, Killed if
         the process was killed, RuntimeError if the program is at fault.
         """
-        request = {"folder": str(folder.resolve()), "name": name, "bars": bars or {}}
+        request = {"folder": str(folder.resolve()), "name": name, "bars": bars or {}, "group": group}
         with suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
@@ -526,6 +530,7 @@ def _train(stage: Any, framework: str, request: dict[str, Any]) -> dict[str, Any
         if accuracy is not None and accuracy < bars.get(row["epoch"], 0):
             raise _Ended
 
+    os.environ[tracking.GROUP] = request["group"]
     progress.watchers[:] = [watch]
     sys.argv = [stage.__name__, request["name"]]
     try:
