@@ -6,29 +6,36 @@ SEEDS ?= 5  # of `make bench`
 PROGRAMS ?=  # of `make published`: all, if none is named
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
+# What the shell says of other Pythons and places to install to
+unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PIP_PREFIX
+# DVC asks for both, and the user of a container may have neither
+export HOME ?= $(CURDIR)/.dvc/tmp
+export USER ?= $(shell id -un 2> /dev/null || id -u)
 
 # `make quick` trains these; one or two a framework, each a few seconds, two pairs of one architecture.
 QUICK ?= train_pytorch@sprint train_pytorch@mlp train_tensorflow@sprint train_scratch@mlp_relu train_sklearn@knn_3
 
 .PHONY: all help quick test test-all lint format experiments docs-check readme edits frameworks processors bench growth \
-	published reproduce lock clean tracking tuning watch
+	scaling published reproduce lock clean tracking tuning studies watch .history
 
 # Installs everything into .venv and runs the pipeline, on as many cores as there are.
-all: .venv/installed
-	@test -e .git || python -m dvc config --local core.no_scm true  # an archive instead of a clone
-	python -m apps.pipeline
-	@python -m dvc metrics show
+all: .venv/installed .history
+	.venv/bin/python -m apps.pipeline
+	@.venv/bin/python -m dvc metrics show
 
 # A first result after a minute or two: a few models, evaluated, drawn and reported. `make` goes on from there.
 # The stages that read all models run without DVC: dvc.lock keeps what it says of them for a run of all models, and
 # the report does without parity.csv, which takes larger ones.
-quick: .venv/installed
-	@test -e .git || python -m dvc config --local core.no_scm true
-	python -m apps.pipeline $(QUICK) embed_images
-	python -m stages.evaluate
-	python -m stages.compare_models
-	python -m stages.visualize
-	@python -m stages.report
+quick: .venv/installed .history
+	.venv/bin/python -m apps.pipeline $(QUICK) embed_images
+	.venv/bin/python -m stages.evaluate
+	.venv/bin/python -m stages.compare_models
+	.venv/bin/python -m stages.visualize
+	@.venv/bin/python -m stages.report
+
+# Git says what to do if the folder is somebody else's; of an archive instead of a clone DVC has to know that it is one.
+.history: .venv/installed
+	@if test -e .git; then git rev-parse; else .venv/bin/python -m dvc config --local core.no_scm true; fi
 
 # Lists what `make` can do.
 help:
@@ -37,82 +44,91 @@ help:
 
 # Installs everything and runs the tests.
 test: .venv/installed
-	python -m pytest
+	.venv/bin/python -m pytest
 
 # The tests, then the slow ones, which `make test` leaves out.
 test-all: test
-	python -m pytest -m slow
+	.venv/bin/python -m pytest -m slow
 
 # Checks the style of the code.
 lint: .venv/installed
-	ruff check .
-	ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
 
 # Brings the code into that style.
 format: .venv/installed
-	ruff check --fix .
-	ruff format .
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
 
 # Installs the experiment trackers that TRACKERS may name: docs/tracking.md.
 tracking: .venv/tracking
 
 # Shows the models that are training, and TensorBoard's page if that is installed.
 watch: .venv/installed
-	@python -m apps.watch
+	@.venv/bin/python -m apps.watch
 
 # Shows DVC's experiments of the last commit, the best validation accuracy first.
 experiments: .venv/installed
-	@python -m tools.experiments
+	@.venv/bin/python -m tools.experiments
 
 # Says which of the documents below are not up to date. Only maintainers need them to be: no test reads them.
 docs-check: .venv/installed
-	python -m tools.docs_check
+	.venv/bin/python -m tools.docs_check
 
 # Writes again what README.md and docs/ show of parameters, measurements and results; measures nothing.
 readme: .venv/installed
-	python -m tools.readme
+	.venv/bin/python -m tools.readme
 
 # Writes docs/edits.md: what runs again after which edit.
 edits: .venv/installed
-	python -m tools.edits
+	.venv/bin/python -m tools.edits
 
 # Measures which models are the same to the bit on which processors (all: forty minutes): docs/processors.*
 processors: .venv/installed
-	python -m tools.processors $(MODELS)
-	python -m tools.readme
+	.venv/bin/python -m tools.processors $(MODELS)
+	.venv/bin/python -m tools.readme
 
 # Measures the time of a training step in each framework (five minutes): docs/frameworks.*
 frameworks: .venv/installed
-	python -m tools.frameworks
-	python -m tools.readme
+	.venv/bin/python -m tools.frameworks
+	.venv/bin/python -m tools.readme
 
 # Measures every model over several seeds (all: half an hour), or those named: docs/speed.*, README.md
 #     make bench MODELS="pytorch/sprint sklearn/knn_3" SEEDS=10
 bench: .venv/installed
-	python -m tools.bench $(MODELS) --seeds $(SEEDS)
-	python -m tools.readme
+	.venv/bin/python -m tools.bench $(MODELS) --seeds $(SEEDS)
+	.venv/bin/python -m tools.readme
 
 # Measures seconds and memory by images, batch size and threads (twelve minutes): docs/growth.*, docs/speed.md
 growth: .venv/installed
-	python -m tools.growth
-	python -m tools.readme
+	.venv/bin/python -m tools.growth
+	.venv/bin/python -m tools.readme
+
+# Simulates the pipeline on 1 to 64 cores, from the seconds of the last run: docs/scaling.*, docs/cluster.md
+scaling: .venv/installed
+	.venv/bin/python -m tools.scaling
 
 # Measures well-known programs (twenty minutes), for docs/published.*
 published: .venv/installed
-	python -m tools.published $(PROGRAMS)
-	python -m tools.readme
+	.venv/bin/python -m tools.published $(PROGRAMS)
+	.venv/bin/python -m tools.readme
+
+# Runs the studies of studies/params.yaml that changed: studies/index.html, studies/results/
+studies: .venv/installed
+	.venv/bin/python -m dvc repro studies/dvc.yaml
 
 # Installs what searches for parameters (`python -m apps.tune`) and clusters need: docs/tuning.md.
 tuning: .venv/tuning
 
 # Runs the committed pipeline again from nothing and compares every output with dvc.lock.
 reproduce: .venv/installed
-	python -m tools.reproduce
+	.venv/bin/python -m tools.reproduce
 
 # Compiles the locks: every package, for every system and Python. The optional files may be installed in any
 # combination, so they are compiled together first, and each of them keeps to what came out.
 OPTIONAL := $(wildcard requirements-*.in)
-COMPILE := uv pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command "make lock"
+COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
+	--custom-compile-command "make lock"
 lock: .venv/installed
 	$(COMPILE) --generate-hashes requirements.in --output-file requirements.txt
 	$(COMPILE) $(OPTIONAL) --constraints requirements.txt --output-file .venv/together.txt
@@ -125,14 +141,20 @@ lock: .venv/installed
 clean:
 	rm -rf .venv
 
-# uv installs several times faster than pip; where it cannot, pip does the same.
-UV_INSTALL := UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-}}" .venv/bin/uv pip install --compile-bytecode
-PIP_INSTALL := .venv/bin/python -m pip install --disable-pip-version-check
+# uv installs several times faster than pip; where it cannot, pip does the same. pip leaves aside what its configuration
+# or the shell says of other places to install to. /tmp may be small, so that both unpack in the project's folder.
+UNPACKING := TMPDIR="$$PWD/.dvc/tmp"
+UV_INSTALL := $(UNPACKING) UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-}}" \
+	.venv/bin/uv pip install --python .venv/bin/python --compile-bytecode
+PIP_INSTALL := $(UNPACKING) .venv/bin/python -m pip install --no-user --target= --disable-pip-version-check
 .venv/installed: requirements.txt
 	@test ! -L .venv || { echo 'error: .venv is a link, and what it leads to would be emptied: remove it'; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 		echo 'error: $(PYTHON) is not Python 3.11, 3.12 or 3.13; name one: make PYTHON=python3.12'; exit 1; }
-	$(PYTHON) -m venv --clear .venv
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { \
+		echo 'error: $(PYTHON) cannot make environments: install python3-venv (Debian, Ubuntu)'; exit 1; }
+	@mkdir -p .dvc/tmp
+	$(UNPACKING) $(PYTHON) -m venv --clear .venv
 	$(PIP_INSTALL) --quiet "$$(grep '^uv==' requirements.in)" && \
 		$(UV_INSTALL) --requirements requirements.txt || $(PIP_INSTALL) --requirement requirements.txt
 	@touch $@

@@ -1,4 +1,4 @@
-"""What tuning is drawn as."""
+"""What tuning and studies are drawn as."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -6,10 +6,14 @@
 A stage starts as soon as those that it needs are done, the longest first. DVC itself runs it, so results,
 dvc.lock and the cache are those of `dvc repro`. A stage that fails stops those that need it, no others.
 Interrupted or killed, the next run goes on where this one was.
+
+Where DASK_SCHEDULER_ADDRESS is set, the workers of that Dask scheduler compute the stages that train:
+docs/cluster.md.
 """
 
 import argparse
 import fcntl
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -17,10 +21,12 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from apps.scheduling.cluster import Cluster, computes
 from apps.scheduling.job import Job, Lifeline, apart, warm_up
 from apps.scheduling.overview import Overview
 from apps.scheduling.plan import look, put_in_order
 from apps.scheduling.schedule import Schedule
+from apps.scheduling.worker import SCHEDULER
 from stages.common import params
 from stages.console import command
 from stages.console.errors import UserError
@@ -37,17 +43,21 @@ def main() -> None:
         signal.signal(number, signal.default_int_handler)
     arguments = parse()
     threads = params.read("threads", params.Threads)
+    address = os.environ.get(SCHEDULER)
     try:
         with alone():
-            plan = apart(look, arguments.targets)
+            plan = apart(look, arguments.targets, computes if address else lambda _: False)
             if plan is None:
                 print("Data and pipelines are up to date.")
                 return
-            jobs = arguments.jobs or max(1, plan.processors // threads)
+            workers = Cluster(address, plan.files) if address else None
+            jobs = arguments.jobs or max(1, (workers.threads if workers else plan.processors) // threads)
             schedule = Schedule(plan.stages, jobs, plan.mebibytes)
             try:
-                failures = run(schedule)
+                failures = run(schedule, workers)
             finally:
+                if workers:
+                    workers.close()
                 if any(len(names) > 1 for names in plan.new.values()):
                     apart(put_in_order, plan.new)
     except KeyboardInterrupt:
@@ -87,19 +97,26 @@ def alone() -> Iterator[None]:
         yield
 
 
-def run(schedule: Schedule) -> dict[str, list[str]]:
-    """Run all stages that can be run; the last lines of those that failed."""
+def run(schedule: Schedule, workers: Cluster | None) -> dict[str, list[str]]:
+    """Run all stages that can be run; the last lines of those that failed.
+
+    workers: of a cluster, which compute some of them. Raises UserError if it is lost.
+    """
     warm_up()
     lifeline = Lifeline()
+    others = [workers.connection] if workers else []
     jobs: dict[str, Job] = {}
     failures = {}
     try:
         with Overview(schedule) as overview:
             while schedule.waiting or jobs:
                 while name := schedule.start():
-                    jobs[name] = Job(name, lifeline)
+                    elsewhere = workers and computes(name)
+                    jobs[name] = Job(name, lifeline, workers.shell if elsewhere else None)
                 overview.refresh(jobs)
-                ended = wait([job.sentinel for job in jobs.values()], GLANCE)
+                ended = wait([*others, *(job.sentinel for job in jobs.values())], GLANCE)
+                if workers and workers.connection in ended:
+                    workers.receive()
                 for name in [name for name, job in jobs.items() if job.sentinel in ended]:
                     job = jobs.pop(name)
                     succeeded = job.end()

@@ -1,4 +1,4 @@
-"""The one way to train a model with other parameters: what tuning and measurements run.
+"""The one way to train a model with other parameters: what tuning, studies and measurements run.
 
 A trial is a model's entry in params.yaml with some values changed. Its training is the ordinary stage's, in
 a folder of its own, and leaves what that stage leaves: the same bits as `dvc repro` with these values.
@@ -44,14 +44,13 @@ import numpy as np
 import psutil
 import yaml
 
+from apps.scheduling.worker import PACKAGES, SCHEDULER, connect, variables
 from stages.common import dataset, files, params, results
 from stages.common.frameworks import FRAMEWORKS
-from stages.console import machine, parameters, progress
+from stages.console import machine, parameters, progress, tracking
 from stages.console.errors import UserError, one_line
 
 ROOT = Path(__file__).parent.parent
-SCHEDULER = "DASK_SCHEDULER_ADDRESS"
-PACKAGES = "numpy", "scipy", "torch", "tensorflow", "keras", "scikit-learn", "lightgbm"
 ATTEMPTS = 3
 """How often a trial is begun whose process is killed, as the system does if memory is short."""
 MEMORY = 2**30
@@ -66,7 +65,8 @@ class Trial:
     params, architectures: what the two files hold for it. images: the share of the training images that it
     gets, drawn class by class; those of a smaller share are among those of a larger one. tests: whether it
     predicts the test images; if not, it does not have them. bars: the validation accuracy below which it ends
-    after an epoch, by the epoch's number. code, data: checksums of what it is meant to run with.
+    after an epoch, by the epoch's number. code, data: checksums of what it is meant to run with. group: the
+    study or search under which trackers show it, which decides no result.
     """
 
     framework: str
@@ -78,6 +78,7 @@ class Trial:
     images: float = 1.0
     tests: bool = True
     bars: dict[int, float] = field(default_factory=dict)
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -287,7 +288,7 @@ def run(trial: Trial) -> Result:
             lay_out(folder, trial.params, trial.architectures, images)
             try:
                 with _leased(key, folder) as worker:
-                    answer = worker.train(folder, trial.name, trial.bars)
+                    answer = worker.train(folder, trial.name, trial.bars, trial.group)
             except Killed as killed:
                 if attempt == ATTEMPTS:
                     raise UserError(f"{trial.framework}/{trial.name}: {killed}, {ATTEMPTS} times") from None
@@ -327,20 +328,22 @@ class Worker:
             self._process = subprocess.Popen(
                 [*launcher, sys.executable, "-m", "apps.trials", framework, *filter(None, [workplace])],
                 cwd=folder,
-                env=os.environ | {"PYTHONPATH": str(ROOT), "DVC_ROOT": here},
+                env=variables(DVC_ROOT=here),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 encoding="utf-8",
             )
 
-    def train(self, folder: Path, name: str, bars: dict[int, float] | None = None) -> dict[str, Any]:
+    def train(
+        self, folder: Path, name: str, bars: dict[int, float] | None = None, group: str = ""
+    ) -> dict[str, Any]:
         """Train a model in the project `folder`: its history, whether a bar ended it, and why it failed.
 
         What it prints goes to the folder's log.txt. Raises UserError if it cannot be tried at all, Killed if
         the process was killed, RuntimeError if the program is at fault.
         """
-        request = {"folder": str(folder.resolve()), "name": name, "bars": bars or {}}
+        request = {"folder": str(folder.resolve()), "name": name, "bars": bars or {}, "group": group}
         with suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
@@ -430,15 +433,7 @@ def executor(jobs: int) -> Iterator[Executor]:
         finally:
             close()
         return
-    try:
-        from dask.distributed import Client
-    except ImportError:
-        raise UserError(f"{SCHEDULER} is set, but Dask is not installed: `make tuning` installs it") from None
-    try:
-        client = Client(address, timeout=10, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{SCHEDULER}: no scheduler answers at {address} ({type(error).__name__})") from None
-    with client, client.get_executor(pure=False, retries=ATTEMPTS - 1) as pool:
+    with connect(address) as client, client.get_executor(pure=False, retries=ATTEMPTS - 1) as pool:
         yield pool
 
 
@@ -535,6 +530,7 @@ def _train(stage: Any, framework: str, request: dict[str, Any]) -> dict[str, Any
         if accuracy is not None and accuracy < bars.get(row["epoch"], 0):
             raise _Ended
 
+    os.environ[tracking.GROUP] = request["group"]
     progress.watchers[:] = [watch]
     sys.argv = [stage.__name__, request["name"]]
     try:

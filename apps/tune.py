@@ -143,6 +143,11 @@ class Search:
         """Where the table and the pictures are."""
         return FOLDER / self.framework / self.name
 
+    @property
+    def group(self) -> str:
+        """Under which trackers show its trials."""
+        return f"tuning-{self.framework}-{self.name}"
+
     def key(self, key: str, values: dict[str, Any]) -> str:
         """What `dvc exp run -S` calls a key of the space, if the entry has these values."""
         if not key.startswith("layers["):
@@ -153,7 +158,7 @@ class Search:
     def trial(self, values: dict[str, Any], bars: dict[int, float]) -> trials.Trial:
         """The trial of some values."""
         changes = {self.key(key, values): value for key, value in values.items()}
-        return trials.make(self.model, changes | self.always, tests=False, bars=bars)
+        return trials.make(self.model, changes | self.always, tests=False, bars=bars, group=self.group)
 
     def now(self) -> dict[str, Any]:
         """The values of the space's keys in params.yaml; None where it has none."""

@@ -297,7 +297,7 @@ def run_pipeline(project: Path, idx_folder: Path) -> Path:
     """A new clone at `project` after a committed run of the pipeline."""
     project.mkdir()
     clone(project)
-    for name in ("outputs", "dvc.lock"):
+    for name in ("outputs", "dvc.lock", "studies"):  # whose results are of other data
         path = project / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     write_params(project, tiny_params(idx_folder, FEW))

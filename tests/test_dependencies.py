@@ -127,7 +127,7 @@ def test_imports_run_from_tools_to_apps_to_stages():
 def test_what_only_shows_retrains_nothing_and_muon_retrains_its_user_alone(monkeypatch):
     monkeypatch.chdir(ROOT)
     users: dict[str, set[str]] = {}
-    for stage in Repo(str(ROOT)).index.stages:
+    for stage in Repo(str(ROOT)).stage.collect("dvc.yaml"):
         for dep in stage.deps:
             users.setdefault(str(dep), set()).add(stage.addressing)
     shown = [

@@ -113,7 +113,7 @@ def test_changing_one_learning_rate_retrains_one_model_and_going_back_none(proje
 
 
 def test_one_entry_adds_a_model_and_without_it_nothing_is_left(project):
-    text = (project / "README.md").read_text(encoding="utf-8")
+    text = (project / "docs/adding.md").read_text(encoding="utf-8")
     for file, example in zip(
         ("architectures.yaml", "params.yaml"), text.split("```yaml\n")[1:3], strict=True
     ):

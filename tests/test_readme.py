@@ -25,7 +25,7 @@ from test_pages import BITS, SPEED
 from stages.common import params, results
 from stages.console.errors import UserError
 from stages.pictures import style
-from tools import bench, docs_check, edits, growth, pages, processors, published, readme
+from tools import bench, docs_check, edits, growth, pages, processors, published, readme, scaling
 from tools import frameworks as steps
 
 README = f"""# Title
@@ -33,7 +33,8 @@ README = f"""# Title
 {readme.RESULTS[1]}between
 {readme.SPEED[0]}old
 {readme.SPEED[1]}
-## What is where
+"""
+LAYOUT = """## Files and folders
 stages/              train_pytorch.py, as other_train_sklearn.py
 data/    outputs/    docs/
 """
@@ -143,6 +144,7 @@ def documented(evaluated, monkeypatch, run_main) -> Path:
     """A project on MNIST all of whose documents are up to date."""
     edit_json(evaluated / "data/dataset.json", name="mnist")
     (evaluated / "docs").mkdir()
+    docs_check.LAYOUT.write_text(LAYOUT, encoding="utf-8")
     (evaluated / "stages").mkdir()
     (evaluated / "stages" / "train_pytorch.py").touch()
     monkeypatch.setattr(edits, "users", lambda: ({}, {}))
@@ -152,6 +154,9 @@ def documented(evaluated, monkeypatch, run_main) -> Path:
         bench.TABLE: [speed[0], replace(speed[1], seeds=4, accuracy_mean=0.98), *speed[2:]],
         processors.TABLE: [bits[0], replace(bits[1], fast_seconds=0.9), *bits[2:]],
         growth.TABLE: test_bench.points(),
+        scaling.TABLE: [
+            scaling.Row(1, jobs, jobs, 7200 / jobs, 7200, 1800, "a machine") for jobs in (1, 2, 4)
+        ],
         steps.TABLE: [
             steps.Row(framework, 16, milliseconds, 1.6, "a machine")
             for framework, milliseconds in (("pytorch", 2.0), ("tensorflow", 3.0), ("scratch", 4.0))
@@ -165,7 +170,8 @@ def documented(evaluated, monkeypatch, run_main) -> Path:
     }
     for path, made in measured.items():
         pages.write_rows(path, made)
-    style.save(growth.PICTURE, growth.picture)
+    for tool in (growth, scaling):
+        style.save(tool.PICTURE, tool.picture)
     run_main(readme)
     return evaluated
 
@@ -185,6 +191,7 @@ Emulated by QEMU 10.0,
 | 16 | 1.25 × | 1.88 × |
 | 1e-08 | 0.5000 | 0.0032 | 0.5000 |
 | somebody | a network | `pytorch/linear` | dense | 90–98 | 99.00 | 94.55 – 99.82 | +1.00 |
+The whole pipeline is 120 minutes of work.
 | `RandomForestClassifier()` | scikit-learn, as it comes | 96.8 | 90.00 | 82.56 – 94.48 | -6.80 |
 """
 """What stands in the documents."""
@@ -215,17 +222,18 @@ METRICS = "outputs/metrics/pytorch/linear.json"
     [
         ("README.md", "| 360 | 0.5 |", "| 360 | 0.6 |", "README.md: its table of results is .*readme`"),
         ("README.md", "| 12,345 |", "| 12,346 |", "README.md: its table of speed is .*readme`"),
-        ("README.md", "data/", "metadata/", "README.md: “What is where” does not name data: add it"),
+        ("docs/layout.md", "data/", "metadata/", "docs/layout.md does not name data: add it"),
         ("docs/speed.md", "7,960", "7,961", "docs/speed.md: the page is .*readme`"),
         ("docs/processors.md", "identical", "1e-09", "docs/processors.md: the page is .*readme`"),
         ("docs/frameworks.md", "| 0.5000 |", "| 0.4 |", "docs/frameworks.md: the page is .*readme`"),
         ("docs/published.md", "| 90 |", "| 91 |", "docs/published.md: the page is .*readme`"),
         ("docs/edits.md", "seed", "sede", "docs/edits.md: the page is .*edits`"),
         ("docs/growth.csv", "200,2.0,", "200,4.0,", "docs/growth.png: .* docs/growth.csv: .*growth`"),
+        ("docs/cluster.md", "120 minutes", "121 minutes", "docs/cluster.md: the page is .*readme`"),
         (METRICS, "0.99", "0.98", f"README.md: .* 99.00% .*{METRICS} 98.00%: .*readme`"),
         ("docs/published.csv", "`LogisticRegression()`", "x", "(.*)\ndocs/published.csv: `Log.*published`"),
         ("docs/reports.csv", "pytorch/linear", "x", "(.*)\ndocs/reports.csv: .* has no x: .*readme`"),
-        ("stages/train_new.py", "", "", "(.*)\nREADME.md: .* does not name stages/train_new.py: add it"),
+        ("stages/train_new.py", "", "", "(.*)\ndocs/layout.md does not name stages/train_new.py: add it"),
     ],
 )
 def test_a_stale_document_is_one_line_and_status_1(documented, capsys, path, old, new, complaint):

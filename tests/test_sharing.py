@@ -2,10 +2,15 @@
 
 import csv
 import json
+import shutil
+import subprocess
 
 import pytest
 import yaml
-from conftest import ROOT, commit, dvc, edit_params, git, ran
+from conftest import ROOT, commit, dvc, edit_params, git, ran, read_csv, write_params
+from dvc.utils.hydra import apply_overrides
+
+from stages.common import params
 
 
 @pytest.fixture
@@ -81,3 +86,62 @@ def test_a_clone_that_asks_for_windows_line_endings_has_the_same_files(tmp_path)
     git(tmp_path, "clone", "--quiet", "--config", "core.autocrlf=true", str(ROOT), "clone")
     endings = {line.split()[1] for line in git(tmp_path / "clone", "ls-files", "--eol").splitlines()}
     assert endings <= {"w/lf", "w/none", "w/-text"}
+
+
+def add_models(project, *names):
+    """Append these entries to the last section of params.yaml; the models are the same but for the name."""
+    content = yaml.safe_load((project / "params.yaml").read_text())
+    entry = {"library": "sklearn", "estimator": "sklearn.naive_bayes.GaussianNB", "pixel_range": [0, 1]}
+    content["sklearn"] |= {name: entry | {"arguments": {"var_smoothing": 0.1}} for name in names}
+    write_params(project, content)
+
+
+@pytest.mark.slow
+def test_two_branches_that_each_add_a_model_merge_with_either_sides_results(project):
+    """Keep both entries in params.yaml, take either side of what DVC wrote, run it again."""
+    main = git(project, "branch", "--show-current").strip()
+    for branch in ("theirs", "ours"):
+        git(project, "checkout", "--quiet", "-b", branch, main)
+        dvc(project, "checkout")
+        add_models(project, branch)
+        assert f"train_sklearn@{branch}" in ran(dvc(project, "repro"))
+        commit(project, f"Add {branch}")
+    with pytest.raises(subprocess.CalledProcessError):
+        git(project, "merge", "theirs")
+    conflicts = git(project, "diff", "--name-only", "--diff-filter=U").splitlines()
+    assert {"dvc.lock", "params.yaml"} <= set(conflicts)
+    git(project, "checkout", "--ours", "--", *conflicts)
+    add_models(project, "theirs", "ours")
+
+    output = dvc(project, "repro")
+    assert "Stage 'train_sklearn@theirs' is cached" in output  # its training is remembered
+    commit(project, "Merge theirs")
+    assert "<<<<" not in (project / "dvc.lock").read_text()
+    rows = {row["model"]: row for row in read_csv(project / "outputs/tables/summary.csv")}
+    assert rows["sklearn/ours"]["accuracy"] == rows["sklearn/theirs"]["accuracy"]
+    assert ran(dvc(project, "repro")) == []
+    assert git(project, "status", "--short") == ""
+
+
+@pytest.mark.slow
+def test_after_gc_earlier_parameters_train_again_and_later_ones_do_not(project):
+    before = (project / "dvc.lock").read_text()
+    edit_params(project, "scratch.mlp_relu.learning_rate", 0.0001)
+    dvc(project, "repro")
+    later = (project / "dvc.lock").read_text(), (project / "params.yaml").read_text()
+    dvc(project, "gc", "--workspace", "--force")
+    assert ran(dvc(project, "repro")) == []
+    git(project, "checkout", "--quiet", "params.yaml")
+    assert "train_scratch@mlp_relu" in ran(dvc(project, "repro"))
+    assert (project / "dvc.lock").read_text() == before
+    (project / "params.yaml").write_text(later[1])
+    dvc(project, "repro")
+    assert (project / "dvc.lock").read_text() == later[0]
+    assert ran(dvc(project, "repro")) == []
+
+
+def test_an_experiment_may_name_a_folder_at_home(tmp_path):
+    """In the quotes that `dvc exp run -S` wants around a ~, which a stage turns into the home."""
+    shutil.copy2(ROOT / "params.yaml", tmp_path)
+    apply_overrides(str(tmp_path / "params.yaml"), ["data.dataset='~/digits'"])
+    assert params.parse((tmp_path / "params.yaml").read_text())["data"]["dataset"] == "~/digits"

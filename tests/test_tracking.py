@@ -193,6 +193,33 @@ def test_nothing_is_left_in_the_home_directory(tracked):
     assert list((tracked / "home").rglob("*")) == []
 
 
+SEARCH = f"apps.tune {NAME} --trials 2 --jobs 1"
+
+
+@pytest.mark.parametrize("tracker", TRACKERS)
+@pytest.mark.parametrize(
+    ("trainer", "group"), [("apps.studies.run seeds", "seeds"), (SEARCH, "tuning-scratch-mlp_relu")]
+)
+def test_each_trial_is_a_run_in_the_group_of_its_study(tmp_path, tracker, trainer, group):
+    if not installed(tracker):
+        pytest.skip(f"{tracker} comes with `make tracking`")
+    if trainer == SEARCH:
+        pytest.importorskip("optuna", reason="Optuna comes with `make tuning`")
+    project = prepare(tmp_path / "project", epochs=1)
+    study = {"question": "?", "limits": ".", "models": [NAME], "vary": "seed", "values": [0, 1]}
+    space = {"networks": {"learning_rate": {"low": 0.0001, "high": 0.01}}}
+    for path, content in (("studies/params.yaml", {"studies": {"seeds": study}}), ("tuning.yaml", space)):
+        (project / path).parent.mkdir(exist_ok=True)
+        (project / path).write_text(json.dumps(content))
+    process = begin(project, tracker, *trainer.split())
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    settle(project)
+    begun = of_kind("begin", project)
+    assert len(begun) == 2
+    assert {read(tracker, project / "tracking", line["run"]).about["group"] for line in begun} == {group}
+
+
 def test_a_killed_training_is_a_failed_run_with_all_its_epochs(tmp_path):
     epochs = following_a_killed_training(tmp_path, "tensorboard" if installed("tensorboard") else "nothing")
     assert [line["state"] for line in of_kind("end", tmp_path)] == ["failed"]

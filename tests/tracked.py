@@ -57,7 +57,7 @@ def answer(code: str, *arguments: str) -> Any:
 
 
 def from_dvclive(folder: Path, run: str) -> Found:
-    (place,) = folder.glob(f"*/*/{run[:8]}")
+    (place,) = folder.rglob(run[:8])
     found = Found(summary=json.loads((place / "metrics.json").read_text()))
     for path in (place / "plots/metrics").glob("*.tsv"):
         with path.open() as file:
@@ -90,7 +90,7 @@ print(json.dumps([scalars, texts, tags["images"], hparams]))
 
 
 def from_tensorboard(folder: Path, run: str) -> Found:
-    (place,) = folder.glob(f"*/*/{run[:8]}")
+    (place,) = folder.rglob(run[:8])
     scalars, texts, images, hparams = answer(TENSORBOARD, str(place))
     found = Found(state=texts["state"], parameters=hparams, pictures=set(images))
     found.metrics = {key: places(points) for key, points in scalars.items()}

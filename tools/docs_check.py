@@ -25,9 +25,10 @@ from stages.common import results
 from stages.console import command
 from stages.evaluation import tables
 from stages.pictures import style
-from tools import bench, growth, pages, processors, projects, published, readme
+from tools import bench, growth, pages, processors, projects, published, readme, scaling
 
 METRICS = results.OUTPUTS / "metrics"
+LAYOUT = Path("docs/layout.md")
 
 
 def main() -> None:
@@ -87,19 +88,20 @@ def reports() -> Iterator[str]:
 
 
 def pictures() -> Iterator[str]:
-    """Complaints about docs/growth.png, pixel by pixel."""
-    drawn, committed = io.BytesIO(style.png(growth.picture)), growth.PICTURE
-    if not np.array_equal(*(np.asarray(Image.open(source).convert("RGB")) for source in (drawn, committed))):
-        yield f"{committed}: it is not the picture of {growth.TABLE}: run `make growth`"
+    """Complaints about docs/growth.png and docs/scaling.png, pixel by pixel."""
+    for tool, make in ((growth, "growth"), (scaling, "scaling")):
+        sources = io.BytesIO(style.png(tool.picture)), tool.PICTURE
+        if not np.array_equal(*(np.asarray(Image.open(source).convert("RGB")) for source in sources)):
+            yield f"{tool.PICTURE}: it is not the picture of {tool.TABLE}: run `make {make}`"
 
 
 def tree() -> Iterator[str]:
-    """Complaints about README.md's tree if a stage or a folder is not in it."""
-    listed = readme.README.read_text(encoding="utf-8").partition("## What is where")[2]
+    """Complaints about docs/layout.md if a stage or a folder is not in it."""
+    listed = LAYOUT.read_text(encoding="utf-8").partition("## Files and folders")[2]
     for path in (*Path("stages").glob("*.py"), *Path().glob("[a-z]*/")):
         name = rf"(?<![\w/]){re.escape(path.name)}([/ ,]|$)"
         if path.name != "dvc_plots" and not re.search(name, listed, flags=re.MULTILINE):
-            yield f"README.md: “What is where” does not name {path}: add it"
+            yield f"{LAYOUT} does not name {path}: add it"
 
 
 CHECKS = texts, accuracies, models, reports, pictures, tree

@@ -42,7 +42,7 @@ def users() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     of_params: dict[str, list[str]] = {}
     of_files: dict[str, list[str]] = {}
     try:
-        stages = Repo().index.stages
+        stages = Repo().stage.collect("dvc.yaml")  # without the studies, a pipeline of their own
     except DvcException as error:
         raise UserError(f"DVC does not read dvc.yaml: {one_line(error)}") from None
     for stage in stages:

@@ -20,7 +20,7 @@ import numpy as np
 from stages.common import results
 from stages.console import command
 from stages.evaluation import tables
-from tools import bench, edits, frameworks, growth, pages, processors, published
+from tools import bench, edits, frameworks, growth, pages, processors, published, scaling
 
 README = Path("README.md")
 RESULTS = "<!-- results: written by `make readme` -->\n", "<!-- end of results -->\n"
@@ -112,6 +112,7 @@ DOCUMENTS = (
     Document(Path("docs/processors.md"), "the page", processors.page),
     Document(Path("docs/frameworks.md"), "the page", frameworks.page),
     Document(Path("docs/published.md"), "the page", published.page),
+    Document(scaling.PAGE, "the page", scaling.page),
     Document(edits.PAGE, "the page", edits.page, "make edits"),
 )
 

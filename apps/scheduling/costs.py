@@ -22,7 +22,7 @@ class Costs:
     def __init__(self) -> None:
         with SPEED.open(encoding="utf-8", newline="") as file:
             self._rows = {row["model"]: row for row in csv.DictReader(file)}
-        self._own = psutil.Process().memory_info().rss / 2**20  # DVC beside the stage
+        self.own_mebibytes = psutil.Process().memory_info().rss / 2**20  # DVC beside the stage
 
     def seconds(self, stage: str) -> float:
         model = _model(stage)
@@ -42,7 +42,7 @@ class Costs:
     def mebibytes(self, stage: str) -> float:
         model = _model(stage)
         measured = [self._rows[model]] if model in self._rows else self._rows.values()
-        return self._own + max(float(row["peak_mebibytes"]) for row in measured)
+        return self.own_mebibytes + max(float(row["peak_mebibytes"]) for row in measured)
 
 
 def _model(stage: str) -> str:

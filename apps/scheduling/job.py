@@ -12,11 +12,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from multiprocessing.connection import Connection
 from threading import Thread
 from typing import Any, TypeVar
 
 import dvc.cli
+import dvc.lock
 import psutil
 from dvc.cli.parser import get_main_parser
 from dvc.repo import Repo
@@ -28,6 +30,10 @@ PATIENCE = 5
 """Seconds that a stage has to end by itself when it is told to."""
 TAIL = 2**16
 """Bytes of a stage's output that are looked at."""
+LATE = "dvc.repo.open_repo", "dvc.rwlock", "dvc.utils.strictyaml", "dvc_data.hashfile.status", "dulwich.index"
+"""What DVC imports only in the midst of a stage."""
+ASKING = 0.4
+"""Seconds in which a job asks six times for DVC's lock. With DVC's own 3 it idles half a second each."""
 T = TypeVar("T")
 
 
@@ -48,12 +54,16 @@ class Lifeline:
 
 
 class Job:
-    """`dvc repro --single-item` of a stage, running since this was made. started: by time.monotonic."""
+    """`dvc repro --single-item` of a stage, running since this was made. started: by time.monotonic.
 
-    def __init__(self, stage: str, lifeline: Lifeline):
+    shell: what runs the stage's command, the person's own if it is None.
+    """
+
+    def __init__(self, stage: str, lifeline: Lifeline, shell: str | None = None):
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 – it is open as long as the job is known
         self.started = time.monotonic()
-        self._process = FORK.Process(target=_reproduce, args=(stage, self._output.fileno(), lifeline))
+        told = stage, self._output.fileno(), lifeline, shell
+        self._process = FORK.Process(target=_reproduce, args=told)
         self._process.start()
         self.sentinel = self._process.sentinel
 
@@ -78,9 +88,11 @@ class Job:
 
 
 def warm_up() -> None:
-    """Have DVC import here what it imports late: else every job would, for 0.13 s of processor time each."""
+    """Have DVC import here what it imports late: else every job would, for 0.15 s of processor time each."""
     get_main_parser()
     Repo().close()
+    for module in LATE:
+        import_module(module)
 
 
 def apart(function: Callable[..., T], *arguments: Any) -> T:
@@ -109,11 +121,14 @@ def _answer(sending: Connection, function: Callable[..., T], arguments: tuple[An
         sending.send(error)
 
 
-def _reproduce(stage: str, output: int, lifeline: Lifeline) -> None:
+def _reproduce(stage: str, output: int, lifeline: Lifeline, shell: str | None) -> None:
     os.setpgrp()  # Ctrl-C ends it by way of the lifeline, not in the midst of writing dvc.lock
     os.dup2(output, sys.stdout.fileno())
     os.dup2(output, sys.stderr.fileno())
     lifeline.hold()
+    if shell:
+        os.environ["SHELL"] = shell
+    dvc.lock.DEFAULT_TIMEOUT = ASKING
     logging.getLogger("dvc").setLevel(logging.WARNING)
     sys.exit(dvc.cli.main(["--wait-for-lock", "repro", "--single-item", stage]))
 

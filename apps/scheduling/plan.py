@@ -1,5 +1,6 @@
 """What there is to do, as DVC sees it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,23 @@ from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from dvc.utils.serialize import modify_yaml
 
 from apps.scheduling.schedule import Stage
+from stages.common import params
 from stages.console.errors import UserError, one_line
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a stage reads but for the project's code, files and folders, and what it writes."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def inputs_now(self) -> list[str]:
+        """The files, those in folders one by one."""
+        found = []
+        for path in map(Path, self.inputs):
+            found += [path] if not path.is_dir() else filter(Path.is_file, path.rglob("*"))
+        return list(map(str, found))
 
 
 @dataclass(frozen=True)
@@ -19,17 +36,20 @@ class Plan:
 
     stages: in the order in which `dvc repro` runs them. new: for each of DVC's lock files the stages that it
     does not name yet, in this order. processors: how many may be used. mebibytes: of memory that are free.
+    files: of each stage.
     """
 
     stages: list[Stage]
     new: dict[str, list[str]]
     processors: int
     mebibytes: float
+    files: dict[str, Files]
 
 
-def look(targets: list[str]) -> Plan | None:
+def look(targets: list[str], elsewhere: Callable[[str], bool]) -> Plan | None:
     """What `dvc repro` would run for these targets, and what it would look at on the way; None if nothing.
 
+    elsewhere: whether another machine computes a stage of this name, so that here DVC alone takes memory.
     Raises UserError if DVC cannot look.
     """
     try:
@@ -50,13 +70,18 @@ def look(targets: list[str]) -> Plan | None:
     files = {stage.path: stage.dvcfile for stage in order}  # each `.dvcfile` is another, and reads anew
     stages: list[Stage] = []
     new: dict[str, list[str]] = {}
+    found: dict[str, Files] = {}
     for stage in order:
         name = stage.addressing
         needs = frozenset(needed.addressing for needed in graph.successors(stage))
-        stages.append(Stage(name, needs, name in changed, costs.seconds(name), costs.mebibytes(name)))
+        memory = costs.own_mebibytes if elsewhere(name) else costs.mebibytes(name)
+        stages.append(Stage(name, needs, name in changed, costs.seconds(name), memory))
+        inputs = {dep.def_path for dep in stage.deps if not dep.def_path.endswith(".py")}
+        inputs |= {str(params.PATH), str(params.ARCHITECTURES)}  # which every command checks
+        found[name] = Files(tuple(inputs), tuple(out.def_path for out in stage.outs))
         if stage.name not in files[stage.path].lockfile_contents.get("stages", {}):
             new.setdefault(str(Path(stage.path).with_suffix(".lock")), []).append(stage.name)
-    return Plan(stages, new, cpu_count(), psutil.virtual_memory().available / 2**20)
+    return Plan(stages, new, cpu_count(), psutil.virtual_memory().available / 2**20, found)
 
 
 def put_in_order(new: dict[str, list[str]]) -> None:

@@ -30,7 +30,11 @@ class Tracker:
             online=ONLINE,
             experiment_config=comet_ml.ExperimentConfig(
                 name=run.name,
-                tags=[tag for tag in (run.name.partition("/")[0], about["experiment"]) if tag],
+                tags=[
+                    tag
+                    for tag in (run.name.partition("/")[0], about["experiment"], about.get("group"))
+                    if tag
+                ],
                 offline_directory=str(folder),
                 display_summary_level=0,
                 log_code=False,

@@ -15,7 +15,7 @@ class Tracker:
     CONTINUES = False
 
     def __init__(self, folder: Path, run: lines.Run, begin: lines.Line, again: bool):
-        place = folder / run.name / run.id[:8]
+        place = folder / (begin["about"].get("group") or "") / run.name / run.id[:8]
         self._live = Live(str(place), dvcyaml=None, save_dvc_exp=False, report=None, cache_images=False)
         parameters = {"parameters": begin["parameters"], "about": begin["about"]}
         self._live.log_params(_without_none(parameters))

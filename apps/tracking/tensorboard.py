@@ -26,7 +26,7 @@ class Tracker:
     CONTINUES = False
 
     def __init__(self, folder: Path, run: lines.Run, begin: lines.Line, again: bool):
-        place = folder / run.name / run.id[:8]
+        place = folder / (begin["about"].get("group") or "") / run.name / run.id[:8]
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         self._when = begin["time"]

@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from apps.tracking import lines
-from stages.console import machine
+from stages.console import machine, tracking
 
 
 def about() -> dict[str, Any]:
     """Which code and which machine a run is of."""
-    found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+    here = lines.folder().parent  # a trial trains in a folder elsewhere
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True)
     return {
         "git_commit": found.stdout.strip() or None,
         "dvc_revision": os.environ.get("DVC_EXP_BASELINE_REV") or found.stdout.strip() or None,
         "dvc_version": version("dvc"),
         "experiment": os.environ.get("DVC_EXP_NAME"),
+        "group": os.environ.get(tracking.GROUP) or None,
         "processor": machine.processor(),
         "system": machine.system(),
     }

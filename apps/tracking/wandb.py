@@ -30,7 +30,7 @@ class Tracker:
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             id=run.id,
             name=run.name,
-            group=about["experiment"],
+            group=about.get("group") or about["experiment"],
             job_type=run.name.partition("/")[0],
             config={**begin["parameters"], **about},
             dir=folder,

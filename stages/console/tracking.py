@@ -29,6 +29,8 @@ PATIENCE = 4.0
 """Seconds that a process waits at its end until its companion has taken over what there is to do."""
 TAKEN = b"taken"
 """The line with which the companion says that it has."""
+GROUP = "TRACKERS_GROUP"
+"""The variable that names the study or search that a training belongs to."""
 JOINING = {"stages.evaluate": "scores", "stages.visualize": "pictures", "stages.export": "models"}
 """The stages whose results join the runs of the trainings, and what they are."""
 

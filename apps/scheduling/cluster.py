@@ -1,0 +1,241 @@
+"""The workers of a Dask cluster, as the pipeline uses them.
+
+DVC stays here: its locks and its run cache are made for one machine. For a stage that trains it is given a
+shell (shell.py) that hands the stage's command to a process of this module. That has it computed by a worker
+(worker.py), and puts into place what the stage leaves.
+"""
+
+import hashlib
+import logging
+import os
+import shlex
+import signal
+import sys
+import tempfile
+import time
+import uuid
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
+from multiprocessing.connection import Connection, Listener
+from pathlib import Path
+from threading import Event, Lock, Thread
+from typing import Any
+
+from apps.scheduling import shell, worker
+from apps.scheduling.job import FORK
+from apps.scheduling.plan import Files
+from apps.scheduling.worker import SCHEDULER, connect
+from stages.console.errors import UserError, one_line
+
+PATIENCE = 15
+"""Seconds for which there may be no worker: one that was killed comes back sooner, if it has a nanny."""
+GLANCE, SHORT = 0.25, 0.02
+"""Seconds between two looks at the cluster, and at a stage."""
+
+
+class Cluster:
+    """A process that talks to the cluster.
+
+    threads: of all workers that there are now. shell: what DVC is to take for stages that they compute. Make
+    it before a Lifeline, which it would hold on to. It alone imports Dask, for that leaves threads behind.
+    Raises UserError in one line if there is no scheduler, no worker, or one that has other versions.
+    """
+
+    def __init__(self, address: str, needed: Mapping[str, Files]):
+        path = Path(shell.SOCKET).with_suffix(".sh").absolute()
+        command = shlex.join([sys.executable, "-S", "-E", shell.__file__])
+        path.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
+        path.chmod(0o755)
+        self.shell = str(path)
+        self.connection, theirs = FORK.Pipe()
+        self._process = FORK.Process(
+            target=_serve, args=(theirs, self.connection, address, needed), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+        self.threads = self.receive()
+
+    def receive(self) -> Any:
+        """What the process has to tell. Raises the UserError that ends the run."""
+        try:
+            answer = self.connection.recv()
+        except EOFError:
+            raise UserError(f"{SCHEDULER}: the process that talks to the scheduler was killed") from None
+        if isinstance(answer, UserError):
+            self.close()
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.terminate()
+        self._process.join()
+
+
+def computes(stage: str) -> bool:
+    """Whether workers compute a stage: those that train.
+
+    The others read the results of all models, and sending these takes longer than what is done with them.
+    """
+    return stage.startswith("train_")
+
+
+def _serve(told: Connection, others: Connection, address: str, needed: Mapping[str, Files]) -> None:
+    os.setpgrp()  # Ctrl-C is for the pipeline
+    others.close()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        service = _Service(address, needed)
+        told.send(service.threads)
+        while not told.poll(GLANCE):  # until the pipeline is gone
+            service.look()
+    except UserError as error:
+        with suppress(OSError):
+            told.send(error)
+            told.poll(None)  # till then no stage learns that its command will never end
+    os._exit(0)
+
+
+class _Service:
+    def __init__(self, address: str, needed: Mapping[str, Files]):
+        logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
+        warnings.simplefilter("ignore")
+        self._address, self._needed = address, needed
+        self._client = connect(address)
+        self._versions = worker.versions()
+        self._topic = uuid.uuid4().hex
+        self._client.subscribe_topic(self._topic, self._print)
+        self._shells: dict[str, Connection] = {}
+        self._lock, self._sending = Lock(), Lock()
+        self._failure: UserError | None = None
+        self._seen = time.monotonic()
+        while not (threads := self._client.nthreads()):
+            self.look()
+            time.sleep(GLANCE)
+        self._check()
+        self.threads = sum(threads.values())
+        Path(shell.SOCKET).unlink(missing_ok=True)
+        shells = Listener(shell.SOCKET, "AF_UNIX", backlog=128)
+        Thread(target=self._accept, args=(shells,), daemon=True).start()
+
+    def look(self) -> None:
+        """Raise UserError if the cluster is lost, or something else that no stage survives."""
+        if self._failure:
+            raise self._failure
+        try:
+            workers = self._client.status == "running" and self._client.nthreads()
+        except OSError:
+            workers = None
+        if self._client.status != "running":
+            raise UserError(f"{SCHEDULER}: the scheduler at {self._address} is gone; the next run goes on")
+        if workers:
+            self._seen = time.monotonic()
+        elif time.monotonic() > self._seen + PATIENCE:
+            raise UserError(f"{SCHEDULER}: no worker at the scheduler {self._address} for {PATIENCE} s")
+
+    def _check(self) -> None:
+        try:
+            self._client.run(worker.check, self._versions)
+        except UserError:
+            raise
+        except Exception as error:  # there is none of this code, or it is much older
+            raise UserError(
+                f"{SCHEDULER}: a worker does not know this project ({one_line(error)}): start scheduler and "
+                "workers in its folder"
+            ) from None
+
+    def _print(self, event: tuple[float, dict[str, Any]]) -> None:
+        with self._lock, suppress(OSError):
+            if to := self._shells.get(event[1]["key"]):
+                to.send(event[1]["printed"])
+
+    def _accept(self, listener: Listener) -> None:
+        while True:
+            Thread(target=self._answer, args=(listener.accept(),), daemon=True).start()
+
+    def _answer(self, asking: Connection) -> None:
+        """Have a stage computed, and tell its shell how that ended."""
+        from distributed import KilledWorker
+
+        try:
+            stage, command = asking.recv()
+            outcome = self._compute(stage, command, asking)
+            self._put_into_place(stage, outcome)
+            status, told = outcome.status, ""
+        except (EOFError, ConnectionError):  # the shell was killed
+            return
+        except UserError as error:
+            self._failure = error
+            Event().wait()  # with the shell, for the pipeline's end
+        except KilledWorker:
+            status, told = 1, "each worker that computed this stage was killed; is there enough memory?"
+        except Exception as error:
+            status, told = 1, f"{type(error).__name__}: {one_line(error)}"
+        with suppress(OSError):
+            if told:
+                asking.send(f"{told}\n".encode())
+            asking.send(status)
+
+    def _compute(self, stage: str, command: str, asking: Connection) -> worker.Outcome:
+        from distributed.client import FutureCancelledError
+
+        contents = {path: _checksum(path) for path in self._needed[stage].inputs_now()}
+        request = worker.Request(
+            stage=stage,
+            command=command,
+            inputs=contents,
+            outputs=self._needed[stage].outputs,
+            topic=self._topic,
+            versions=self._versions,
+        )
+        while True:
+            key = f"{stage}-{uuid.uuid4().hex}"
+            with self._lock:
+                self._shells[key] = asking
+            future = self._client.submit(worker.compute, request, key=key, pure=False)
+            try:
+                while not future.done():
+                    if asking.poll(SHORT):
+                        raise EOFError
+                answer = future.result()
+            except FutureCancelledError:  # with the scheduler's connection: `look` ends the pipeline
+                time.sleep(PATIENCE)
+                continue
+            finally:
+                future.cancel()
+                with self._lock:
+                    del self._shells[key]
+            if isinstance(answer, worker.Outcome):
+                return answer
+            self._send(answer, contents)
+
+    def _send(self, asked: worker.Missing, contents: dict[str, str]) -> None:
+        """Send a worker the inputs that it lacks, once, however many stages wait for them."""
+        paths = {checksum: path for path, checksum in contents.items()}
+        with self._sending, suppress(OSError):  # it may be gone: then another computes the stage
+            there = {"workers": [asked.worker]}
+            for checksum in self._client.run(worker.missing, asked.checksums, **there)[asked.worker]:
+                self._client.run(worker.store, checksum, Path(paths[checksum]).read_bytes(), **there)
+
+    def _put_into_place(self, stage: str, outcome: worker.Outcome) -> None:
+        with tempfile.TemporaryDirectory(dir=Path(shell.SOCKET).parent) as temporary:
+            for path, content in outcome.files.items():
+                Path(temporary, path).parent.mkdir(parents=True, exist_ok=True)
+                Path(temporary, path).write_bytes(content)
+            for output in self._needed[stage].outputs:
+                if (made := Path(temporary, output)).exists():
+                    Path(output).parent.mkdir(parents=True, exist_ok=True)
+                    made.replace(output)
+
+
+def _checksum(path: str) -> str:
+    state = Path(path).stat()
+    return _checksum_of(path, state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _checksum_of(path: str, _changed: int, _size: int) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

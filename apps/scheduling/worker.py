@@ -1,0 +1,168 @@
+"""What a Dask worker does for a pipeline that runs elsewhere: a stage's command, on inputs that it was sent.
+
+A worker is started in a checkout: `python -m distributed.cli.dask_worker`. Its code and packages must be
+those of the machine where the pipeline runs. Inputs are kept in its folder, by checksum.
+"""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from stages.console import machine
+from stages.console.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+MYSELF = Path(__file__).read_bytes()
+"""As it was when this process began: the stages' code is read by processes that begin later."""
+FOLDER = Path(".dvc/tmp/cluster")
+SCHEDULER = "DASK_SCHEDULER_ADDRESS"
+PACKAGES = "numpy", "scipy", "torch", "tensorflow", "keras", "scikit-learn", "lightgbm"
+GLANCE = 0.2
+"""Seconds between two looks at whether the command is still wanted."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A stage to be computed. inputs: checksums by path. outputs: the paths of files and folders.
+
+    topic: of Dask's events, under which it tells what the command prints. versions: what it is meant to run
+    with.
+    """
+
+    stage: str
+    command: str
+    inputs: dict[str, str]
+    outputs: tuple[str, ...]
+    topic: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What a worker answers that was not sent all inputs yet."""
+
+    worker: str
+    checksums: list[str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left. status: its exit status. files: contents by path, if it succeeded."""
+
+    status: int
+    files: dict[str, bytes]
+
+
+def connect(address: str) -> Any:
+    """A dask.distributed.Client. Raises UserError if Dask is not installed, or no scheduler answers."""
+    try:
+        from dask.distributed import Client
+    except ImportError:
+        raise UserError(f"{SCHEDULER} is set, but Dask is not installed: `make tuning` installs it") from None
+    try:
+        return Client(address, timeout=10, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{SCHEDULER}: no scheduler answers at {address} ({type(error).__name__})") from None
+
+
+def variables(**others: str) -> dict[str, str]:
+    """The environment of a process that trains for this one.
+
+    It lacks a variable of Dask's workers that has them give back memory at once: with it, training a network
+    from scratch takes three times as long.
+    """
+    mine = {name: value for name, value in os.environ.items() if name != "MALLOC_TRIM_THRESHOLD_"}
+    return mine | {"PYTHONPATH": str(ROOT)} | others
+
+
+def versions() -> dict[str, str]:
+    """What decides results: the checksum of the code, and the versions of Python and libraries."""
+    digest = hashlib.sha256(MYSELF)
+    for path in sorted((ROOT / "stages").rglob("*.py")):
+        digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    python = ".".join(map(str, sys.version_info[:2]))
+    return {"code": digest.hexdigest()[:12], "Python": python, **machine.packages(PACKAGES)}
+
+
+def check(wanted: dict[str, str]) -> None:
+    """Raise UserError, naming what differs, if this worker's code or packages are others."""
+    mine = versions()
+    differing = [
+        f"{name} {mine.get(name)}, here {wanted[name]}" for name in wanted if mine.get(name) != wanted[name]
+    ]
+    if differing:
+        raise UserError(f"the worker in {Path.cwd()} has other versions: {'; '.join(differing)}")
+
+
+def missing(checksums: Iterable[str]) -> list[str]:
+    """Those of the inputs that are not here."""
+    return [checksum for checksum in sorted(set(checksums)) if not (FOLDER / checksum).exists()]
+
+
+def store(checksum: str, content: bytes) -> None:
+    """Keep an input. It is read-only, for stages' folders link to it."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=FOLDER, delete=False) as file:
+        file.write(content)
+    Path(file.name).chmod(0o444)
+    Path(file.name).replace(FOLDER / checksum)
+
+
+def compute(request: Request) -> Missing | Outcome:
+    """Run a stage's command in a folder of its own. Raises UserError as `check` does."""
+    from distributed import get_worker
+
+    check(request.versions)
+    worker = get_worker()
+    if lacking := missing(request.inputs.values()):
+        return Missing(worker.address, lacking)
+    with tempfile.TemporaryDirectory(dir=FOLDER) as temporary:
+        folder = Path(temporary)
+        for path, checksum in request.inputs.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).hardlink_to(FOLDER / checksum)
+        status = _run(request, folder, worker)
+        return Outcome(status, {} if status else _files(folder, request.outputs))
+
+
+def _run(request: Request, folder: Path, worker: Any) -> int:
+    """The exit status of the command. What it prints is sent on; it ends when nobody wants it any more."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    key = worker.get_current_task()
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", request.command],
+        cwd=folder,
+        env=variables(PATH=path, DVC_STAGE=request.stage, DVC_ROOT=str(Path.cwd())),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    with process.stdout as output:
+        while True:
+            if getattr(worker.state.tasks.get(key), "state", None) != "executing":
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            if wait([output.fileno()], GLANCE):
+                printed = os.read(output.fileno(), 2**16)
+                if not printed:
+                    return process.wait()
+                worker.log_event(request.topic, {"key": key, "printed": printed})
+
+
+def _files(folder: Path, outputs: Iterable[str]) -> dict[str, bytes]:
+    found = {}
+    for output in outputs:
+        inside = [path for path in (folder / output).rglob("*") if path.is_file()]
+        for path in inside or filter(Path.is_file, [folder / output]):
+            found[str(path.relative_to(folder))] = path.read_bytes()
+    return found

@@ -1,0 +1,103 @@
+"""Write down every training of each study, with all that decides its result.
+
+    python -m apps.studies.plan
+
+Reads studies/params.yaml, params.yaml, architectures.yaml, and the code and data that they lead to. Writes
+studies/plans/<study>.json: a checksum of what decides each training. A plan changes if, and only if, results
+of its study may.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from apps import trials
+from stages.common import files, params
+from stages.console import command
+
+STUDIES, PLANS = Path("studies/params.yaml"), Path("studies/plans")
+SEED, IMAGES = "seed", "images"
+"""What a study may vary beside a key of its models' entries."""
+
+
+def _share(value: Any) -> Any:
+    try:
+        return float(Fraction(value)) if isinstance(value, str) else value
+    except (ValueError, ZeroDivisionError):
+        raise ValueError("allowed: a share such as 0.25 or 1/4") from None
+
+
+Share = Annotated[float, BeforeValidator(_share), Field(gt=0, le=1)]
+"""A share of the training images, such as 1/4."""
+
+
+class Study(params.Section):
+    """An entry of studies/params.yaml.
+
+    question, limits: what it asks, and what it cannot say. vary: a key of the models' entries in params.yaml,
+    `seed`, or `images`, and its values. seeds: how many there are of each value. images: the share of the
+    training images, unless that is what varies. alone: whether one training runs at a time, as its seconds
+    count.
+    """
+
+    question: str
+    limits: str
+    models: Annotated[tuple[str, ...], Field(min_length=1)]
+    vary: str
+    values: Annotated[tuple[Any, ...], Field(min_length=2)]
+    seeds: params.Positive = 1
+    images: Share = 1.0
+    alone: bool = False
+
+
+def main() -> None:
+    command.no_arguments(__doc__)
+    with files.replacing(PLANS) as (folder,):
+        for name, study in read().items():
+            planned = plan(name, study)
+            for one in planned:
+                one["trial"] = digest(one["trial"])
+            content = {"vary": study.vary, "alone": study.alone, "trainings": planned}
+            files.write_json(folder / f"{name}.json", content)
+            print(f"{name}: {len(planned)} trainings")
+
+
+def read() -> dict[str, Study]:
+    """The studies by name. Raises UserError, naming what is wrong."""
+    names = params.read("studies", dict[params.Name, Any], STUDIES)
+    return {name: params.read(f"studies.{name}", Study, STUDIES) for name in names}
+
+
+def digest(content: Any) -> str:
+    """What tells some content from all other."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def plan(name: str, study: Study) -> list[dict[str, Any]]:
+    """The trainings of a study: model, value, seed, and the trial. Raises UserError, naming a wrong value."""
+    planned = []
+    for model in study.models:
+        for place, value in enumerate(study.values):
+            for seed in range(study.seeds):
+                changes, images = {"seed": seed}, study.images
+                if study.vary == IMAGES:
+                    value = images = params.check(f"studies.{name}.values.{place}", value, Share, STUDIES)
+                elif study.vary == SEED:
+                    changes["seed"] = params.check(
+                        f"studies.{name}.values.{place}", value, params.Seed, STUDIES
+                    )
+                else:
+                    changes[f"{model.replace('/', '.')}.{study.vary}"] = value
+                trial = trials.make(model, changes, images=images)
+                described = {key: part for key, part in asdict(trial).items() if key != "group"}
+                planned.append({"model": model, "value": value, "seed": changes["seed"], "trial": described})
+    return planned
+
+
+if __name__ == "__main__":
+    command.run(main)

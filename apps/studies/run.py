@@ -1,0 +1,135 @@
+"""Run the trainings of a study.
+
+    python -m apps.studies.run batch_size
+
+Reads what `apps.studies.plan` reads, and the labels in data/. Writes studies/results/<study>/: trials.csv, a
+row a training, and, if the seed is what varies, means.csv: the accuracy of the mean over several seeds.
+Trainings that are done stay in studies/results/<study>.partial.kept/ until all are, so that a killed study
+goes on.
+"""
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from stages.common import environment
+
+if __name__ == "__main__":
+    environment.prepare()
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from apps import trials
+from apps.studies import plan
+from stages.common import dataset, files
+from stages.console import command
+from stages.console.errors import UserError
+from stages.evaluation import scores
+
+RESULTS = Path("studies/results")
+
+
+def main() -> None:
+    name = command.model_name(__doc__)
+    studies = plan.read()
+    if name not in studies:
+        raise UserError(f"{name} is unknown; {plan.STUDIES} has {', '.join(studies)}")
+    study = studies[name]
+    trainings, kept = plan.plan(name, study), RESULTS / f"{name}.partial.kept"
+    run(name, trainings, kept, study.alone)
+    rows, predictions = zip(*(load(kept, one) for one in trainings), strict=True)
+    if all(row["failure"] for row in rows):
+        raise UserError(f"{name}: {rows[0]['failure']}")
+    table = pd.DataFrame(rows)
+    with files.replacing(RESULTS / name) as (folder,):
+        files.write_text(folder / "trials.csv", table.to_csv(index=False, lineterminator="\n"))
+        if study.vary == plan.SEED:
+            text = means(table[table.accuracy.notna()], predictions).to_csv(
+                index=False, lineterminator="\n", float_format="%.6g"
+            )
+            files.write_text(folder / "means.csv", text)
+    shutil.rmtree(kept)
+
+
+def run(name: str, trainings: list[dict[str, Any]], kept: Path, alone: bool = False) -> None:
+    """Run those of the trainings that are not kept, one at a time if `alone`."""
+    missing = [one for one in trainings if not place(kept, one).with_suffix(".json").is_file()]
+    together = 1 if alone else max(1, len(missing))
+    done = len(trainings) - len(missing)
+    with (
+        trials.executor(1 if alone else trials.default_jobs()) as pool,
+        tqdm(total=len(trainings), initial=done, desc=name, disable=None) as bar,
+    ):
+        for first in range(0, len(missing), together):
+            some = missing[first : first + together]
+            queue = [trials.Trial(**one["trial"], group=name) for one in some]
+            for number, result in trials.run_all(pool, queue):
+                one = some[number]
+                keep(kept, one, result)
+                bar.update()
+                if bar.disable:
+                    told = f"{one['model']}, {one['value']}, seed {one['seed']}"
+                    print(told, result.failure or "", flush=True)
+
+
+def describe(one: dict[str, Any], result: trials.Result) -> dict[str, Any]:
+    """A training's row of trials.csv: accuracies as shares, seconds, MiB; or why it failed."""
+    row = {key: one[key] for key in ("model", "value", "seed")} | {"failure": result.failure}
+    if result.failure:
+        return row
+    described, timings = result.description(), result.timings()
+    last = result.history[-1]["validation_accuracy"] if result.history else None
+    probabilities, labels = result.predictions(), dataset.load_labels("test")
+    return row | {
+        "accuracy": round(float(scores.accuracy(labels, probabilities)), 6),
+        "log_loss": round(float(scores.log_loss(labels, probabilities)), 6),
+        "validation_accuracy": None if last is None else round(last, 6),
+        "training_seconds": timings.training_seconds,
+        "prediction_seconds": timings.prediction_seconds,
+        "side_by_side": timings.side_by_side,
+        "peak_mebibytes": timings.peak_mebibytes,
+        "parameters": described.parameters,
+        "training_images": described.training_images,
+    }
+
+
+def place(kept: Path, one: dict[str, Any]) -> Path:
+    """Where a training's results are kept: a name of all that decides them."""
+    return kept / plan.digest(one)
+
+
+def keep(kept: Path, one: dict[str, Any], result: trials.Result) -> None:
+    """Keep what a training gave, the row last: it says that the rest is there."""
+    predictions = np.zeros((0, 0)) if result.failure else result.predictions()
+    files.write_array(place(kept, one).with_suffix(".npy"), predictions)
+    files.write_json(partial := place(kept, one).with_suffix(".new"), describe(one, result))
+    partial.replace(place(kept, one).with_suffix(".json"))
+
+
+def load(kept: Path, one: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
+    """What `keep` kept."""
+    path = place(kept, one)
+    return json.loads(path.with_suffix(".json").read_text(encoding="utf-8")), np.load(
+        path.with_suffix(".npy")
+    )
+
+
+def means(table: pd.DataFrame, predictions: tuple[np.ndarray, ...]) -> pd.DataFrame:
+    """The accuracy of the mean over k seeds of each model: mean, least and most of all choices of k."""
+    labels, rows = dataset.load_labels("test"), []
+    for model, of_model in table.groupby("model", sort=False):
+        arrays = [predictions[i] for i in of_model.index]
+        for k in range(1, len(arrays) + 1):
+            chosen = itertools.combinations(arrays, k)
+            found = [scores.accuracy(labels, np.sum(some, axis=0)) for some in chosen]
+            figures = {"accuracy": np.mean(found), "accuracy_low": min(found), "accuracy_high": max(found)}
+            rows.append({"model": model, "seeds": k, **figures})
+    return pd.DataFrame(rows)
+
+
+if __name__ == "__main__":
+    command.run(main)
