@@ -205,14 +205,14 @@ def test_the_commands_for_one_machine_in_the_documentation_do_what_they_say(tmp_
             server = subprocess.Popen(
                 ["sh", "-c", f"exec {line}"], **options | {"stdout": subprocess.DEVNULL}
             )
-            ending.callback(end, psutil.Process(server.pid))
+            ending.callback(end, server)
         done = subprocess.run(["sh", "-c", run], stdout=subprocess.PIPE, text=True, timeout=120, **options)
     assert done.returncode == 0, done.stdout
     assert sorted(line.split()[1] for line in done.stdout.splitlines()) == sorted(LONG)
     assert list((project / FOLDER).iterdir()), "the worker was sent something"
 
 
-def end(process: psutil.Process) -> None:
-    for each in (*process.children(recursive=True), process):
+def end(server: subprocess.Popen) -> None:
+    for each in (*psutil.Process(server.pid).children(recursive=True), server):
         each.kill()
-    process.wait()
+    server.wait()
