@@ -1,7 +1,7 @@
 # `make` installs and runs the pipeline, `make test` installs and runs the tests. `make help` lists the rest.
 
 PYTHON ?= python3
-MODELS ?=  # of `make bench` and `make processors`: all, if none is named
+MODELS ?=  # of `make bench` and `make processors`
 SEEDS ?= 5  # of `make bench`
 PROGRAMS ?=  # of `make published`: all, if none is named
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -15,7 +15,7 @@ export USER ?= $(shell id -un 2> /dev/null || id -u)
 # `make quick` trains these; one or two a framework, each a few seconds, two pairs of one architecture.
 QUICK ?= train_pytorch@sprint train_pytorch@mlp train_tensorflow@sprint train_scratch@mlp_relu train_sklearn@knn_3
 
-.PHONY: all help quick test test-all lint format experiments docs-check readme edits frameworks processors bench growth \
+.PHONY: all help quick test test-all lint format experiments docs-check readme processors bench growth times \
 	scaling published reproduce lock clean tracking tuning studies watch .history
 
 # Installs everything into .venv and runs the pipeline, on as many cores as there are.
@@ -75,25 +75,21 @@ experiments: .venv/installed
 docs-check: .venv/installed
 	.venv/bin/python -m tools.docs_check
 
-# Writes again what README.md and docs/ show of parameters, measurements and results; measures nothing.
+# Writes again what README.md and docs/ show of measurements; measures nothing.
 readme: .venv/installed
 	.venv/bin/python -m tools.readme
-
-# Writes docs/edits.md: what runs again after which edit.
-edits: .venv/installed
-	.venv/bin/python -m tools.edits
 
 # Measures which models are the same to the bit on which processors (all: forty minutes): docs/processors.*
 processors: .venv/installed
 	.venv/bin/python -m tools.processors $(MODELS)
 	.venv/bin/python -m tools.readme
 
-# Measures the time of a training step in each framework (five minutes): docs/frameworks.*
-frameworks: .venv/installed
-	.venv/bin/python -m tools.frameworks
+# Measures what installing, `make quick`, `make` and `make test` take on this machine, in a fresh clone.
+times: .venv/installed
+	.venv/bin/python -m tools.times
 	.venv/bin/python -m tools.readme
 
-# Measures every model over several seeds (all: half an hour), or those named: docs/speed.*, README.md
+# Measures the models over several seeds, those named or those that this machine has not measured yet.
 #     make bench MODELS="pytorch/sprint sklearn/knn_3" SEEDS=10
 bench: .venv/installed
 	.venv/bin/python -m tools.bench $(MODELS) --seeds $(SEEDS)

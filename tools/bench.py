@@ -1,10 +1,11 @@
-"""Measure every model: accuracy over several seeds, seconds, memory.
+"""Measure every model on this machine: accuracy and calibration over several seeds, seconds, memory.
 
-    make bench                                            all models, five seeds
-    make bench MODELS="pytorch/sprint sklearn/knn_3" SEEDS=10
+    make bench                                            what this machine has not measured with five seeds
+    make bench MODELS="pytorch/sprint sklearn/knn_3" SEEDS=10      these anew
 
-Writes docs/speed.csv; `make bench` then has tools/readme.py make docs/speed.md and the README's table of it.
-Models that are not named keep their rows.
+Writes each model's row into docs/speed.csv as soon as it is measured, so that a run that was stopped goes on
+where it was. Rows of other machines stay, unless the model's recipe has changed since. `make bench` then has
+tools/readme.py make the README's table and picture, and docs/speed.md.
 
 Each run is the stage itself in a process of its own, in a folder of its own, with another seed in its
 params.yaml, so what is measured is what `dvc repro` does. The stage's stopwatches leave out
@@ -12,6 +13,9 @@ imports and reading; a short run on a thousand images comes first, to have the l
 """
 
 import argparse
+import hashlib
+import json
+import math
 import statistics
 import tempfile
 import time
@@ -25,14 +29,18 @@ if __name__ == "__main__":
     environment.prepare()  # the product of matrices, too, is measured with `threads`
 
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
 from apps import trials
-from stages.common import architecture, results
+from stages.common import architecture, dataset, results
 from stages.console import command
 from stages.console.errors import UserError
+from stages.evaluation import scores
+from stages.pictures import overall
 from tools import pages, projects
 
-TABLE = Path("docs/speed.csv")
+TABLE, PICTURE = Path("docs/speed.csv"), Path("docs/accuracy_by_seconds.png")
 WARM_UP_IMAGES = 1000
 
 
@@ -40,10 +48,14 @@ WARM_UP_IMAGES = 1000
 class Run:
     """One training of a model and its prediction of the test images.
 
+    accuracy, calibration_error: of the test images. validation_accuracy: None if no images are held out.
     start_seconds: what the process takes beside these two: imports, reading, writing. history: history.csv.
     """
 
     accuracy: float
+    calibration_error: float
+    validation_accuracy: float | None
+    test_images: int
     timings: results.Timings
     description: results.Description
     start_seconds: float
@@ -58,11 +70,17 @@ def run(model: str, changes: dict[str, Any], data: Path = projects.DATA) -> Run:
     with tempfile.TemporaryDirectory() as temporary:
         project = trials.lay_out(Path(temporary), *trials.changed(model, changes), data)
         result, whole = trials.cold(project, model)
-    timings, predicted = result.timings(), result.predictions().argmax(axis=1)
+    timings, description = result.timings(), result.description()
+    train, test = (np.load(data / f"{part}_labels.npy") for part in ("train", "test"))
+    found, _ = scores.assess(test, result.predictions(), description.classes)
+    held_out = train[dataset.held_out(train, description.validation_images)]
     return Run(
-        accuracy=float(np.mean(predicted == np.load(data / "test_labels.npy"))),
+        accuracy=found["accuracy"],
+        calibration_error=found["calibration_error"],
+        validation_accuracy=scores.accuracy(held_out, result.validation()) if len(held_out) else None,
+        test_images=len(test),
         timings=timings,
-        description=result.description(),
+        description=description,
         start_seconds=whole - timings.training_seconds - timings.prediction_seconds,
         history=result.history,
     )
@@ -70,12 +88,23 @@ def run(model: str, changes: dict[str, Any], data: Path = projects.DATA) -> Run:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of docs/speed.csv. Seconds are medians, `_low` and `_high` the least and the most."""
+    """A line of docs/speed.csv: a model on a machine.
+
+    Seconds are medians, `_low` and `_high` the least and the most; `_sd` is of one run, from seed to seed.
+    What the oldest rows lack was not yet measured then.
+    """
 
     model: str
+    machine: str
+    side_by_side: int  # how many stages ran at once there, this one included, at the most
+    recipe: str | None  # fingerprint of what was asked for, see `recipe`
+    summary: str  # what the model is, in a few words
     seeds: int
+    test_images: int
     accuracy_mean: float
-    accuracy_sd: float | None  # of one run, from seed to seed
+    accuracy_sd: float | None
+    validation_accuracy: float | None  # mean
+    calibration_error: float | None  # mean
     training_seconds: float
     training_seconds_low: float
     training_seconds_high: float
@@ -91,7 +120,6 @@ class Row:
     multiply_adds: int | None  # of one image, forward
     matmul_gflops: float  # what this machine's matrix product reached beside
     matmul_share: float | None  # how much of that training reached
-    machine: str  # that measured it
 
 
 def measure(model: str, seeds: int) -> Row:
@@ -113,11 +141,19 @@ def measure(model: str, seeds: int) -> Row:
     multiplications = multiply_adds(described)
     forward = sum(multiplications)
     backward = 2 * forward - sum(multiplications[:1])  # the images need no gradient
+    validated = [one.validation_accuracy for one in runs if one.validation_accuracy is not None]
     return Row(
         model=model,
+        machine=pages.described(runs[0].timings) + (f", {device}" if device != "cpu" else ""),
+        side_by_side=max(one.timings.side_by_side for one in runs),
+        recipe=recipe(model),
+        summary=described.summary,
         seeds=seeds,
+        test_images=runs[0].test_images,
         accuracy_mean=round(statistics.mean(one.accuracy for one in runs), 6),
         accuracy_sd=round(statistics.stdev(one.accuracy for one in runs), 6) if seeds > 1 else None,
+        validation_accuracy=round(statistics.mean(validated), 6) if validated else None,
+        calibration_error=round(statistics.mean(one.calibration_error for one in runs), 6),
         training_seconds=round(spent, 3),
         training_seconds_low=min(training),
         training_seconds_high=max(training),
@@ -133,8 +169,15 @@ def measure(model: str, seeds: int) -> Row:
         multiply_adds=forward or None,
         matmul_gflops=round(rate, 1),
         matmul_share=round(2 * (forward + backward) * seen / spent / rate / 1e9, 3) if forward else None,
-        machine=pages.trained_on([runs[0].timings]) + (f", {device}" if device != "cpu" else ""),
     )
+
+
+def recipe(model: str) -> str:
+    """A fingerprint of the model's entry in params.yaml, its layers, and the images that it trains on."""
+    framework, name = model.split("/")
+    content, layers = trials.changed(model, {})
+    asked = content[framework][name], layers, content["data"]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def seconds_to(accuracy: float, runs: list[Run]) -> float | None:
@@ -188,57 +231,154 @@ def matmul_gflops(size: int = 2048) -> float:
     return 2 * size**3 / best / 1e9
 
 
-FEWEST = 5
-"""Seeds from which on a standard deviation is shown."""
+LETTERS = "ABCDEFGH"
+
+
+def machines(rows: list[Row]) -> dict[str, str]:
+    """A letter for each machine, the one with the most models first."""
+    names = [row.machine for row in rows]
+    return dict(zip(sorted(set(names), key=lambda name: (-names.count(name), name)), LETTERS, strict=False))
+
+
+def legend(rows: list[Row]) -> str:
+    """What the table of results needs to be read, as sentences."""
+    text = (
+        "n: seeds; ±: standard deviation from seed to seed. The interval is Wilson's of the mean: other test "
+    )
+    text += "images would move it so far. Seconds are medians"
+    text += r", \* where other stages ran beside. " if any(map(star, rows)) else ". "
+    return text + "; ".join(f"{letter}: {machine}" for machine, letter in machines(rows).items()) + "."
+
+
+def percent(row: Row) -> str:
+    """Mean ± standard deviation in %, with no more digits than the deviation allows, and at most two."""
+    mean, sd = 100 * row.accuracy_mean, 100 * (row.accuracy_sd or 0)
+    digits = min(2, max(0, -math.floor(math.log10(sd)))) if sd else 2
+    return f"{mean:.{digits}f} ± {sd:.{digits}f}" if row.accuracy_sd is not None else f"{mean:.{digits}f}"
+
+
+def star(row: Row) -> str:
+    """A mark for times that are too long, because other stages ran beside."""
+    return r"\*" if row.side_by_side > 1 else ""
+
+
+def seconds(value: float | None) -> str:
+    """Seconds with two digits, for equal runs differ by some per cent, and two places at the most."""
+    rounded = float(f"{value or 0:.2g}")
+    return f"{rounded:.{min(2, max(0, 1 - math.floor(math.log10(rounded))))}f}" if rounded else ""
+
+
+def of_models(rows: list[Row]) -> list[Row]:
+    """For each model the row that says most of its accuracy, the most accurate model first."""
+    best: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: (row.calibration_error is not None, row.seeds)):
+        best[row.model] = row
+    return sorted(best.values(), key=lambda row: -row.accuracy_mean)
+
+
+def results_table(rows: list[Row]) -> str:
+    """README.md's table: a model a line, its seconds on each machine in a column; no empty columns."""
+    lettered, times = machines(rows), {(row.model, row.machine): row for row in rows}
+    heads = ["model", "n", "test accuracy (%)", "95 % interval", "validation (%)", "calibration error (%)"]
+    heads += ["parameters", *(f"s to train, {letter}" for letter in lettered.values())]
+    cells = []
+    for row in of_models(rows):
+        images = row.test_images
+        low, high = scores.wilson_interval(round(row.accuracy_mean * images), images)
+        validation, error = (
+            pages.figure(value and 100 * value, form)
+            for value, form in ((row.validation_accuracy, ".1f"), (row.calibration_error, ".1f"))
+        )
+        taken = [times.get((row.model, machine)) for machine in lettered]
+        cells.append(
+            [f"`{row.model}`", f"{row.seeds}", percent(row), f"{100 * low:.1f} – {100 * high:.1f}"]
+            + [validation, error, pages.figure(row.parameters, ",")]
+            + ["" if one is None else seconds(one.training_seconds) + star(one) for one in taken]
+        )
+    shown = [place for place in range(len(heads)) if any(line[place] for line in cells)]
+    return pages.table([heads[i] for i in shown], [[line[i] for i in shown] for line in cells])
 
 
 def cells(row: Row) -> dict[str, str]:
-    """A row of docs/speed.csv as a row of the tables, by the columns' heads."""
-    percent = f"{100 * row.accuracy_mean:.2f}"
-    if row.seeds >= FEWEST:
-        percent += f" ± {100 * row.accuracy_sd:.2f}"
-    training = f"{row.training_seconds:.1f} ({row.training_seconds_low:.1f}–{row.training_seconds_high:.1f})"
-    low, high = row.prediction_seconds_low, row.prediction_seconds_high
+    """A row of docs/speed.csv as a row of docs/speed.md, by the columns' heads."""
+    low, high = seconds(row.training_seconds_low), seconds(row.training_seconds_high)
     return {
-        "model": f"`{row.model}`",
-        "seeds": f"{row.seeds}",
-        "accuracy, mean ± sd (%)": percent,
-        "training (s)": training,
-        "prediction (s)": f"{row.prediction_seconds:.2f} ({low:.2f}–{high:.2f})",
-        "start (s)": f"{row.start_seconds:.1f}",
-        "images/s": f"{row.images_per_second:,.0f}",
-        "s to 98 %": pages.figure(row.seconds_to_98, ".1f"),
-        "s to 99 %": pages.figure(row.seconds_to_99, ".1f"),
+        "model": f"`{row.model}`" + star(row),
+        "training (s)": f"{seconds(row.training_seconds)} ({low} – {high})",
+        "prediction (s)": seconds(row.prediction_seconds),
+        "start (s)": seconds(row.start_seconds),
+        "images/s": f"{float(f'{row.images_per_second:.2g}'):,.0f}",
+        "s to 98 %": seconds(row.seconds_to_98),
+        "s to 99 %": seconds(row.seconds_to_99),
         "memory (MiB)": f"{row.peak_mebibytes:,.0f}",
-        "parameters": pages.figure(row.parameters, ","),
         "multiply-adds": pages.figure(row.multiply_adds, ","),
-        "of matmul": pages.figure(row.matmul_share, ".1%"),
+        "of matmul": pages.figure(row.matmul_share, ".0%"),
     }
 
 
-ONLY_ON_THE_PAGE = ("start (s)", "s to 98 %", "s to 99 %", "parameters", "multiply-adds", "of matmul")
+def speed_tables(rows: list[Row]) -> str:
+    """A Markdown table a machine, the fastest model first."""
+    parts = []
+    for machine, letter in machines(rows).items():
+        here = [row for row in rows if row.machine == machine]
+        gflops = statistics.median(row.matmul_gflops for row in here)
+        shown = [cells(row) for row in sorted(here, key=lambda row: row.training_seconds)]
+        table = pages.table(list(shown[0]), [list(row.values()) for row in shown])
+        parts.append(f"{letter}: {machine}; product of matrices {gflops:.0f} GFLOP/s.\n\n{table}")
+    return "\n\n".join(parts)
 
 
-def table(rows: list[Row], leave_out: tuple[str, ...] = ()) -> str:
-    """The rows as a Markdown table without some columns, the most accurate model first."""
-    shown = [cells(row) for row in sorted(rows, key=lambda row: -row.accuracy_mean)]
-    heads = [head for head in shown[0] if head not in leave_out]
-    return pages.table(heads, [[row[head] for head in heads] for row in shown])
+def picture() -> Figure:
+    """Error against training time, on the machine that has measured the most models."""
+    rows = pages.read_rows(TABLE, Row)
+    machine = next(iter(machines(rows)))
+    here = {row.model: row for row in rows if row.machine == machine}
+    errors = pd.Series({model: 1 - row.accuracy_mean for model, row in here.items()})
+    times = pd.Series({model: row.training_seconds for model, row in here.items()})
+    return overall.draw_cost(times, errors, "training time (s)")
+
+
+def keep(row: Row) -> None:
+    """Put a row into docs/speed.csv in place of the machine's earlier one, and of those of other recipes."""
+    rows = [
+        old
+        for old in pages.read_rows(TABLE, Row)
+        if old.model != row.model or (old.recipe == row.recipe and old.machine != row.machine)
+    ]
+    order = {model: place for place, model in enumerate(projects.models())}
+    rows = [one for one in (*rows, row) if one.model in order]
+    pages.write_rows(TABLE, sorted(rows, key=lambda one: (order[one.model], one.machine)))
+
+
+def missing(models: list[str], seeds: int) -> list[str]:
+    """The models that this machine has not measured with so many seeds and today's recipe."""
+    here = pages.this_machine()
+    done = {
+        row.model
+        for row in pages.read_rows(TABLE, Row)
+        if row.machine.startswith(here) and row.seeds >= seeds and row.calibration_error is not None
+        if row.recipe == recipe(row.model)
+    }
+    return [model for model in models if model not in done]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("models", nargs="*", metavar="framework/model", help="all, if none is named")
+    parser.add_argument(
+        "models", nargs="*", metavar="framework/model", help="what is missing, if none is named"
+    )
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="runs of each model (5)")
     arguments = parser.parse_args()
     if arguments.seeds < 1:
         raise UserError(f"--seeds is {arguments.seeds}; allowed: 1 and more")
     chosen = projects.chosen(arguments.models)
+    if not arguments.models:
+        chosen = missing(chosen, arguments.seeds)
     with tempfile.TemporaryDirectory() as folder:
         few = projects.resize(Path(folder), WARM_UP_IMAGES, WARM_UP_IMAGES)
         for model in chosen:
             run(model, {}, few)
-            pages.keep_rows(TABLE, [measure(model, arguments.seeds)], projects.models())
+            keep(measure(model, arguments.seeds))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,10 @@
 
     make docs-check      (python -m tools.docs_check)
 
-Prints a line for each, with the command that writes it, and ends with status 1 if there is one. What is
-made of the pipeline's results is compared where they are; where they are not, a line says so.
+Prints a line for each, with the command that writes it, and ends with status 1 if there is one.
 """
 
 import io
-import json
 import re
 import sys
 from collections.abc import Iterator
@@ -21,13 +19,10 @@ if __name__ == "__main__":
 import numpy as np
 from PIL import Image
 
-from stages.common import results
 from stages.console import command
-from stages.evaluation import tables
 from stages.pictures import style
-from tools import bench, growth, pages, processors, projects, published, readme, scaling
+from tools import bench, pages, processors, projects, published, readme
 
-METRICS = results.OUTPUTS / "metrics"
 LAYOUT = Path("docs/layout.md")
 
 
@@ -41,25 +36,8 @@ def main() -> None:
 def texts() -> Iterator[str]:
     """Complaints about texts that tools/readme.py would write otherwise."""
     for document in readme.DOCUMENTS:
-        try:
-            expected = document.text()
-        except pages.Unavailable as missing:
-            print(f"skipped: {document.path}: {document.part}: {missing}")
-            continue
-        if document.path.read_text(encoding="utf-8") != expected:
-            yield f"{document.path}: {document.part} is not up to date: run `{document.make}`"
-
-
-def accuracies() -> Iterator[str]:
-    """Complaints about accuracies in README.md that are not those of outputs/metrics, which is in Git."""
-    _, table, _ = pages.between(readme.README.read_text(encoding="utf-8"), *readme.RESULTS)
-    shown = dict(re.findall(r"^\| `(\S+)` \| ([0-9.]+%) \|", table, flags=re.MULTILINE))
-    for path in sorted(METRICS.glob("*/*.json")):
-        model = path.relative_to(METRICS).with_suffix("").as_posix()
-        measured = f"{json.loads(path.read_text(encoding='utf-8'))['accuracy']:.2%}"
-        if shown.get(model) != measured:
-            found = f"says {shown[model]}" if model in shown else "has no row"
-            yield f"README.md: its table of results {found} for {model}, {path} {measured}: run `make readme`"
+        if document.path.read_text(encoding="utf-8") != document.text():
+            yield f"{document.path}: {document.part} is not up to date: run `make readme`"
 
 
 def models() -> Iterator[str]:
@@ -81,18 +59,26 @@ def reports() -> Iterator[str]:
     measured = {row.name for row in pages.read_rows(published.TABLE, published.Row)}
     if missing := [name for name in published.PROGRAMS if name not in measured]:
         yield f"{published.TABLE}: {', '.join(missing)} missing: run `make published`"
-    known = {*projects.models(), *published.PROGRAMS, tables.MEAN, tables.VOTE}
+    known = {*projects.models(), *published.PROGRAMS}
     for report in pages.read_rows(published.REPORTS, published.Report):
         if report.here not in known:
             yield f"{published.REPORTS}: params.yaml has no {report.here}: take it out, run `make readme`"
 
 
+def recipes() -> Iterator[str]:
+    """Complaints about models that were measured with other parameters than params.yaml has now."""
+    wanted = projects.models()
+    rows = [row for row in pages.read_rows(bench.TABLE, bench.Row) if row.model in wanted]
+    if other := sorted({row.model for row in rows if row.recipe != bench.recipe(row.model)}):
+        yield f"{bench.TABLE}: measured with other parameters: run `make bench MODELS='{' '.join(other)}'`"
+
+
 def pictures() -> Iterator[str]:
-    """Complaints about docs/growth.png and docs/scaling.png, pixel by pixel."""
-    for tool, make in ((growth, "growth"), (scaling, "scaling")):
-        sources = io.BytesIO(style.png(tool.picture)), tool.PICTURE
-        if not np.array_equal(*(np.asarray(Image.open(source).convert("RGB")) for source in sources)):
-            yield f"{tool.PICTURE}: it is not the picture of {tool.TABLE}: run `make {make}`"
+    """Complaints about pictures, pixel by pixel."""
+    for path, draw in readme.PICTURES.items():
+        both = (io.BytesIO(style.png(draw)), path)
+        if not np.array_equal(*(np.asarray(Image.open(source).convert("RGB")) for source in both)):
+            yield f"{path} is not up to date: run `make readme`"
 
 
 def tree() -> Iterator[str]:
@@ -104,7 +90,7 @@ def tree() -> Iterator[str]:
             yield f"{LAYOUT} does not name {path}: add it"
 
 
-CHECKS = texts, accuracies, models, reports, pictures, tree
+CHECKS = texts, models, recipes, reports, pictures, tree
 
 if __name__ == "__main__":
     command.run(main)

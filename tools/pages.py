@@ -12,21 +12,9 @@ from pydantic import TypeAdapter
 from stages.common import params, results
 from stages.console import machine
 from stages.console.errors import UserError
-from stages.evaluation import tables
 
 TEMPLATES = Path(__file__).parent / "templates"
 Row = TypeVar("Row")
-
-
-class Unavailable(Exception):
-    """A document cannot be written from what there is; the text says what is missing."""
-
-
-def need_results() -> None:
-    """Raise Unavailable if the pipeline has not run."""
-    for folder in (tables.TABLES, tables.COMPARISON):
-        if not (folder / "summary.csv").is_file():
-            raise Unavailable(f"{folder / 'summary.csv'} is missing: `dvc repro` makes it")
 
 
 def fill(template: str, **values: Any) -> str:
@@ -94,16 +82,21 @@ def machines(rows: Iterable[Any]) -> str:
 def this_machine() -> str:
     """This machine, such as 'AMD EPYC (family 25, model 1), avx2, 2 threads, Linux x86_64, Python 3.11'."""
     threads = params.read("threads", params.Threads)
-    return _describe(machine.processor(), threads, machine.system(), platform.python_version())
+    return _words(machine.processor(), threads, machine.system(), platform.python_version())
 
 
 def trained_on(timings: Iterable[results.Timings]) -> str:
     """The machine, or machines, that some models were trained on, and how many stages ran at once there."""
     timings = list(timings)
-    found = {_describe(one.processor, one.threads, one.system, one.python) for one in timings}
+    found = set(map(described, timings))
     at_once = max((one.side_by_side for one in timings), default=1)
     return "; ".join(sorted(found)) + (f"; up to {at_once} stages at once" if at_once > 1 else "")
 
 
-def _describe(processor: str, threads: int, system: str, python: str) -> str:
+def described(timings: results.Timings) -> str:
+    """The machine that a model was trained on."""
+    return _words(timings.processor, timings.threads, timings.system, timings.python)
+
+
+def _words(processor: str, threads: int, system: str, python: str) -> str:
     return f"{processor}, {threads} threads, {system}, Python {python.rpartition('.')[0]}"

@@ -202,20 +202,24 @@ def trained(project: Path, model: str) -> tuple[Path, Path]:
 def page() -> str:
     """The text of docs/processors.md, of docs/processors.csv."""
     rows = pages.read_rows(TABLE, Row)
-    columns = [(profile, one) for profile in PROFILES for one in EMULATED]
-    heads = [
-        "model",
-        "portable: fingerprint",
-        *(f"{profile}: {EMULATED[one][0]}" for profile, one in columns),
-    ]
-    cells = []
-    for row in rows:
-        found = (getattr(row, "_".join(column)) for column in columns)
-        cells.append([row.model, f"`{row.fingerprint}`", *found, cost(row)])
+    same = {
+        profile: [
+            row.model
+            for row in rows
+            if {getattr(row, f"{profile}_{one}") for one in EMULATED} == {"identical"}
+        ]
+        for profile in PROFILES
+    }
+    others = [f"`{row.model}`" for row in rows if row.model not in same["portable"]]
+    timed = [[f"`{row.model}`", cost(row), row.machine] for row in rows if cost(row)]
     return pages.fill(
         "processors.md",
-        table=pages.table([*heads, "portable: time against fast"], cells, texts=len(heads)),
+        portable=f"{len(same['portable'])} of {len(rows)} models",
+        others=f" (the others: {', '.join(others)})" if others else "",
+        fast=", ".join(f"`{model}`" for model in same["fast"]) or "none",
+        costs=pages.table(("model", "time of `portable` against `fast`", "machine"), timed, texts=3),
         machine=pages.machines(rows),
+        emulated=" and ".join(name for name, _ in EMULATED.values()),
         emulator="; ".join(sorted({row.emulator for row in rows})),
         images=IMAGES,
         timed=f"{TIMED_IMAGES:,}",

@@ -5,7 +5,7 @@
 
 Trains well-known programs one after the other on the processor, each in a process of its
 own, in some twenty minutes, and writes docs/published.csv; `make published` then has tools/readme.py write
-docs/published.md, of this, of docs/reports.csv, of docs/speed.csv and of the pipeline's results.
+docs/published.md, of this, of docs/reports.csv and of docs/speed.csv.
 """
 
 import argparse
@@ -15,12 +15,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from stages.common import dataset
 from stages.console import command
 from stages.console.errors import UserError
-from stages.evaluation import scores, tables
 from tools import bench, pages, projects
 
 TABLE, REPORTS = Path("docs/published.csv"), Path("docs/reports.csv")
@@ -43,7 +40,7 @@ DEFAULT = "scikit-learn, as it comes"
 PROGRAMS = {
     "pytorch/examples, `mnist`": Program("pytorch example 14", "14 epochs", "pytorch/cnn_wide"),
     "keras.io, “Simple MNIST convnet”": Program("keras 15", "15 epochs", "tensorflow/cnn_wide"),
-    "R2's network and recipe": Program("pytorch plain_sgd 7", "7 epochs", "pytorch/cnn_sgd"),
+    "“MNIST Digit Classification with CNN”": Program("pytorch plain_sgd 7", "7 epochs", "pytorch/cnn_sgd"),
     "`LogisticRegression()`": Program("sklearn regression", DEFAULT, "sklearn/logistic_regression"),
     "`RandomForestClassifier()`": Program("sklearn forest", DEFAULT, "sklearn/random_forest"),
     "`ExtraTreesClassifier()`": Program("sklearn trees", DEFAULT, "sklearn/extra_trees"),
@@ -54,10 +51,13 @@ PROGRAMS = {
 class Report:
     """A line of docs/reports.csv: what somebody reports.
 
-    percent: an accuracy, or a range of them. here: the model or program that is held against it.
+    address, dated: None where not known. percent: an accuracy, or a range of them. here: the model or program
+    that is held against it.
     """
 
-    whose: str
+    title: str
+    address: str | None
+    dated: str | None
     what: str
     percent: str
     here: str
@@ -117,50 +117,44 @@ def sum_up(name: str, epochs: list[dict[str, float]]) -> Row:
 
 
 def page() -> str:
-    """The text of docs/published.md."""
-    pages.need_results()
-    data = dataset.describe()
-    if data.name != "mnist":
-        raise pages.Unavailable(f"it is about mnist, and data/ holds {data.name}")
-    files = [folder / "summary.csv" for folder in (tables.TABLES, tables.COMPARISON)]
-    summary = pd.concat(tables.load_table(path, tables.SCORES["summary"]) for path in files)
-    summary = summary.fillna({"summary": ""}).set_index("model")
+    """The text of docs/published.md, of the tables in docs/ alone."""
     rows = [row for row in pages.read_rows(TABLE, Row) if row.name in PROGRAMS]
     speed = pages.read_rows(bench.TABLE, bench.Row)
+    compared = reports_cells(pages.read_rows(REPORTS, Report), rows, speed)
     return pages.fill(
         "published.md",
-        reports=reports_table(pages.read_rows(REPORTS, Report), summary, rows, data.counts.test),
-        programs=programs_table(rows, speed, summary),
+        reports=pages.rows(compared),
+        reached=sum(float(cells[-1]) >= 0 for cells in compared),
+        compared=len(compared),
+        programs=programs_table(rows, speed),
         ratios="\n".join(ratios(rows, speed)),
         machines=pages.machines(rows),
     )
 
 
-def reports_table(reports: list[Report], summary: pd.DataFrame, rows: list[Row], images: int) -> str:
-    """What others report beside what the pipeline and the programs measured, as Markdown.
-
-    summary: of all models and ensembles, by model. images: how many test images there are.
-    """
-    measured = {row.name: row.accuracy for row in rows}
+def reports_cells(reports: list[Report], rows: list[Row], speed: list[bench.Row]) -> list[list[str]]:
+    """What others report beside what the programs reached and the models reach on average, as cells."""
+    programs = {row.name: row for row in rows}
+    models = {row.model: row for row in bench.of_models(speed)}
     cells = []
     for report in reports:
-        if report.here in measured:
-            accuracy, what = measured[report.here], PROGRAMS[report.here].what
-            low, high = map(float, scores.wilson_interval(round(accuracy * images), images))
-        elif report.here in summary.index:
-            found = summary.loc[report.here]
-            accuracy, low, high, what = found.accuracy, found.accuracy_low, found.accuracy_high, found.summary
+        if report.here in programs:
+            name, what, mean = report.here, PROGRAMS[report.here].what, programs[report.here].accuracy
+            shown = f"{100 * mean:.2f}"
+        elif report.here in models:
+            found = models[report.here]
+            name, what, mean = f"`{found.model}`", found.summary, found.accuracy_mean
+            shown = bench.percent(found)
         else:  # not measured, or removed from params.yaml
             continue
-        reported = float(report.percent.rpartition("–")[2])
-        accuracy, low, high = 100 * accuracy, 100 * low, 100 * high
-        figures = f"{accuracy:.2f}", f"{low:.2f} – {high:.2f}", f"{accuracy - reported:+.2f}"
-        name = report.here if report.here in PROGRAMS else f"`{report.here}`"
-        cells.append([report.whose, report.what, name, what, report.percent, *figures])
-    return pages.rows(cells)
+        difference = 100 * mean - float(report.percent.rpartition("–")[2])
+        source = f"[{report.title}]({report.address})" if report.address else report.title
+        source += f", {report.dated}" if report.dated else ""
+        cells.append([source, report.what, report.percent, name, what, shown, f"{difference:+.1f}"])
+    return cells
 
 
-def programs_table(rows: list[Row], speed: list[bench.Row], summary: pd.DataFrame) -> str:
+def programs_table(rows: list[Row], speed: list[bench.Row]) -> str:
     """Each program and the model that is nearest to it, timed on the same machine, as Markdown."""
     ours = {(row.model, row.machine): row for row in speed}
     cells = []
@@ -168,11 +162,10 @@ def programs_table(rows: list[Row], speed: list[bench.Row], summary: pd.DataFram
         program = PROGRAMS[row.name]
         compared = [(row.name, program.what, row.accuracy, row.seconds, row.seconds_to_99)]
         if model := ours.get((program.beside, row.machine)):
-            what = summary.summary.get(program.beside, "")
-            seconds = model.training_seconds, model.seconds_to_99
-            compared.append((f"`{model.model}`", what, model.accuracy_mean, *seconds))
-        for name, what, accuracy, seconds, to_99 in compared:
-            cells.append([name, what, f"{100 * accuracy:.2f}", f"{seconds:.1f}", pages.figure(to_99, ".1f")])
+            times = model.training_seconds, model.seconds_to_99
+            compared.append((f"`{model.model}`", model.summary, model.accuracy_mean, *times))
+        for name, what, accuracy, spent, to_99 in compared:
+            cells.append([name, what, f"{100 * accuracy:.2f}", bench.seconds(spent), bench.seconds(to_99)])
     return pages.rows(cells)
 
 
@@ -186,7 +179,7 @@ def ratios(rows: list[Row], speed: list[bench.Row]) -> list[str]:
         for accuracy, seconds in ((program.accuracy, program.seconds), (GOAL, program.seconds_to_99)):
             if seconds is None:
                 continue
-            line = f"- {program.name}: {100 * accuracy:.4g} % after {seconds:.3g} s. "
+            line = f"- {program.name}: {100 * accuracy:.4g} % after {bench.seconds(seconds)} s. "
             equal = [
                 row
                 for row in speed
@@ -198,7 +191,7 @@ def ratios(rows: list[Row], speed: list[bench.Row]) -> list[str]:
                 best = min(equal, key=lambda row: row.training_seconds)
                 times = float(f"{seconds / best.training_seconds:.1g}")  # one digit
                 line += f"`{best.model}`, {100 * best.accuracy_mean:.2f} % on average: "
-                line += f"{best.training_seconds:.1f} s, about {times:g} times as fast."
+                line += f"{bench.seconds(best.training_seconds)} s, about {times:g} times as fast."
             else:
                 line += "None of these models is as accurate, or none was timed on this machine."
             lines.append(line)

@@ -1,0 +1,78 @@
+"""Measure how long the project's own commands take on this machine, from a fresh clone.
+
+    make times      (python -m tools.times)
+
+Clones HEAD into a temporary folder and runs STEPS there one after the other; nothing else should run
+meanwhile. Writes this machine's row into docs/times.csv, from which tools/readme.py writes README.md's table.
+Installing and downloading depend on the network, too.
+"""
+
+import os
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from stages.common import environment
+
+if __name__ == "__main__":
+    environment.prepare()  # the product of matrices is measured with `threads`
+
+from stages.console import command
+from stages.console.errors import UserError
+from tools import bench, pages
+
+TABLE = Path("docs/times.csv")
+STEPS = {"install": ".venv/installed", "quick": "quick", "everything": "all", "test": "test"}
+"""Make's targets, by the fields of Row. `everything` goes on from what `quick` has trained."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of docs/times.csv: wall-clock seconds of each of STEPS. matmul_gflops: see bench."""
+
+    machine: str
+    matmul_gflops: float
+    install: float
+    quick: float
+    everything: float
+    test: float
+
+
+def main() -> None:
+    command.no_arguments(__doc__)
+    rate = bench.matmul_gflops()
+    with tempfile.TemporaryDirectory() as folder:
+        clone = Path(folder) / "clone"
+        run("git", "clone", "--quiet", "--no-local", str(Path.cwd()), str(clone))
+        found = {name: round(run("make", target, folder=clone), 1) for name, target in STEPS.items()}
+    row = Row(pages.this_machine(), round(rate, 1), **found)
+    others = [other for other in pages.read_rows(TABLE, Row) if other.machine != row.machine]
+    pages.write_rows(TABLE, sorted([*others, row], key=lambda one: one.machine))
+
+
+def run(*call: str, folder: Path = Path()) -> float:
+    """The seconds that a command takes. Raises UserError if it fails."""
+    print(*call, flush=True)
+    outside = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "MAKEFLAGS")}
+    started = time.perf_counter()
+    if subprocess.run(call, cwd=folder, env=outside).returncode:
+        raise UserError(f"{' '.join(call)} failed; see above")
+    return time.perf_counter() - started
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as README.md's table, in minutes, the fastest machine first."""
+    heads = ["machine", "GFLOP/s", "installing", "then `make quick`", "then `make`", "`make test`"]
+    cells = []
+    for row in sorted(rows, key=lambda row: row.everything):
+        minutes = (getattr(row, field.name) / 60 for field in fields(Row)[2:])
+        cells.append(
+            [row.machine, f"{float(f'{row.matmul_gflops:.2g}'):g}", *(f"{one:.2g} min" for one in minutes)]
+        )
+    return pages.table(heads, cells)
+
+
+if __name__ == "__main__":
+    command.run(main)
