@@ -366,7 +366,9 @@ class Worker:
         return self._process.poll() is None
 
     def close(self) -> None:
-        """End the process and wait for it."""
+        """End the process, which leaves the workplace to this one, and wait for it."""
+        with suppress(BrokenPipeError):
+            self._process.stdin.write("\n")
         for pipe in (self._process.stdin, self._process.stdout):
             with suppress(BrokenPipeError):
                 pipe.close()
@@ -496,8 +498,10 @@ def serve(framework: str, *workplaces: str) -> None:
 
 
 def _listen(requests: queue.SimpleQueue, workplaces: Sequence[str]) -> None:
-    """Hand on what is asked; when nobody is left to ask, end the process, also in mid-training."""
+    """Hand on what is asked; after an empty line, or when nobody is left to ask, end the process."""
     for line in sys.stdin:
+        if not line.strip():
+            os._exit(0)
         requests.put(json.loads(line))
     for folder in workplaces:
         remove(Path(folder))  # of a killed process nobody else would

@@ -201,6 +201,11 @@ def test_a_trial_that_is_killed_each_time_is_given_up_with_one_line(workspace):
             future.result()
 
 
+def test_the_end_of_an_idle_process_leaves_the_next_trial_its_folder(workspace):
+    for model in ("scratch/mlp_relu", "sklearn/knn_3", "scratch/mlp_relu"):
+        assert trials.run(trials.make(model, {})).failure is None
+
+
 def test_training_ends_and_its_folder_goes_with_the_process_that_asked_for_it(workspace, tmp_path):
     asking = (
         "from apps import trials\n"
