@@ -21,13 +21,16 @@ def made(
     about = described(architecture=LAYERS, training_images=50_000)
     epochs = [{"validation_accuracy": one} for one in history]
     timings = timed(seconds, prediction).model_copy(update={"peak_mebibytes": peak})
-    return bench.Run(accuracy, timings, about, start, epochs)
+    return bench.Run(accuracy, 0.01, history[-1] if history else None, 100, timings, about, start, epochs)
 
 
 def test_a_run_is_the_stage_itself_with_other_parameters(workspace):
     before = (workspace / "params.yaml").read_bytes()
     run = bench.run("scratch/mlp_relu", {"scratch.mlp_relu.epochs": 2, "data.validation": 100})
     assert run.accuracy > 0.5
+    assert run.validation_accuracy == pytest.approx(run.history[-1]["validation_accuracy"], abs=1e-6)
+    assert 0 < run.calibration_error < 0.5
+    assert run.test_images == TEST
     assert (run.description.training_images, run.description.validation_images) == (TRAIN - 100, 100)
     assert run.description.recipe["epochs"] == 2
     assert [epoch["epoch"] for epoch in run.history] == [1, 2]
@@ -49,7 +52,9 @@ def test_a_row_sums_up_its_runs(monkeypatch):
     )
     monkeypatch.setattr(bench, "run", lambda model, changes: next(queue))
     monkeypatch.setattr(bench, "matmul_gflops", lambda: 100.0)
+    monkeypatch.setattr(bench, "recipe", lambda model: "abc")
     row = bench.measure("pytorch/linear", 3)
+    assert row.validation_accuracy == pytest.approx((0.99 + 0.995 + 0.995) / 3, abs=1e-6)
     assert (row.accuracy_mean, row.accuracy_sd) == pytest.approx((0.9883, 0.0058), abs=1e-4)
     assert (row.training_seconds, row.training_seconds_low, row.training_seconds_high) == (12, 10, 14)
     assert (row.prediction_seconds, row.start_seconds, row.peak_mebibytes) == (2, 3, 200)

@@ -1,9 +1,5 @@
 """The claims of docs/frameworks.md, each found out as the page does."""
 
-import json
-import subprocess
-import time
-
 import numpy as np
 import pytest
 
@@ -52,42 +48,3 @@ def test_epsilon_shows_in_small_gradients():
 
 def test_only_pytorch_remembers_the_unbiased_variance():
     assert frameworks.running_variance(4) == pytest.approx({"PyTorch": 4 / 3, "Keras": 1, "NumPy": 1})
-
-
-@pytest.mark.parametrize("framework", frameworks.STEPS)
-def test_what_is_timed_is_a_step_of_learning(framework, monkeypatch):
-    library, built = getattr(frameworks, framework), []
-    build = library.build
-    monkeypatch.setattr(library, "build", lambda *arguments: built.append(build(*arguments)) or built[-1])
-    step = frameworks.STEPS[framework](frameworks.network(), False)
-    generator = np.random.default_rng(0)
-    pixels = generator.random((16, *frameworks.IMAGE_SIZE), dtype=np.float32)
-    labels = np.arange(16) % frameworks.CLASSES
-    for _ in range(60):
-        step(pixels, labels)
-    found = library.predict_proba(built[0], pixels)[np.arange(16), labels]
-    assert found.mean() > 0.5, "of ten classes, 0.1 is chance"
-
-
-def test_a_step_is_timed_in_milliseconds_by_batch_size(monkeypatch):
-    monkeypatch.setattr(frameworks, "BATCH_SIZES", (16, 64))
-    sleepy = {"scratch": lambda layers, deterministic: lambda pixels, _: time.sleep(len(pixels) / 10_000)}
-    monkeypatch.setattr(frameworks, "STEPS", sleepy)
-    times = frameworks.milliseconds("scratch", deterministic=False)
-    assert list(times) == [16, 64]
-    assert all(size / 10 <= times[size] < size / 10 + 50 for size in times), times
-
-
-def test_the_fastest_of_five_processes_counts(monkeypatch):
-    calls = []
-
-    def run(call, **_):
-        calls.append(call[-2:])
-        taken = {"deterministic": 20, "free": 10}[call[-1]] + (len(calls) + 7) % 10
-        return subprocess.CompletedProcess(call, 0, f"chatter\n{json.dumps({'16': taken})}\n")
-
-    monkeypatch.setattr(frameworks, "BATCH_SIZES", (16,))
-    monkeypatch.setattr(subprocess, "run", run)
-    (row,) = frameworks.measured("pytorch")
-    assert (row.framework, row.batch_size, row.deterministic, row.free) == ("pytorch", 16, 20, 11)
-    assert calls == [["pytorch", "deterministic"], ["pytorch", "free"]] * 5, "in turns"

@@ -4,6 +4,7 @@ import io
 import json
 import time
 import zipfile
+from collections.abc import Iterator
 from functools import reduce
 from itertools import permutations
 from operator import getitem
@@ -29,7 +30,7 @@ from conftest import (
 )
 from dvc.utils.hydra import apply_overrides
 
-from tools import edits, reproduce
+from tools import reproduce
 
 AFTER = ["evaluate", "compare_models", "export", "draw_page", "visualize", "report"]
 """The stages that follow when one model is trained anew."""
@@ -258,10 +259,19 @@ def test_another_data_set_runs_from_images_to_report(shared, tmp_path_factory):
     assert metrics["accuracy"] > 0.9
 
 
+def leaves(section: dict, prefix: str = "") -> Iterator[str]:
+    """The dotted keys of all values that are no mappings."""
+    for key, value in section.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
 def test_an_override_changes_one_line_and_no_comment(tmp_path):
     """As `dvc exp run -S` writes it; one override in every section."""
     text, content = (ROOT / "params.yaml").read_text(encoding="utf-8"), load_params()
-    found = ((key, reduce(getitem, key.split("."), content)) for key in edits.leaves(content))
+    found = ((key, reduce(getitem, key.split("."), content)) for key in leaves(content))
     sections = {key.rpartition(".")[0]: (key, value) for key, value in found}
     scalars = [pair for pair in sections.values() if not isinstance(pair[1], list)]
     assert len(scalars) > 30

@@ -242,10 +242,8 @@ def machines(rows: list[Row]) -> dict[str, str]:
 
 def legend(rows: list[Row]) -> str:
     """What the table of results needs to be read, as sentences."""
-    text = (
-        "n: seeds; ±: standard deviation from seed to seed. The interval is Wilson's of the mean: other test "
-    )
-    text += "images would move it so far. Seconds are medians"
+    text = "n: seeds; ±: standard deviation from seed to seed. The interval is Wilson's of the mean: other "
+    text += "test images would move it so far. Seconds are medians"
     text += r", \* where other stages ran beside. " if any(map(star, rows)) else ". "
     return text + "; ".join(f"{letter}: {machine}" for machine, letter in machines(rows).items()) + "."
 
