@@ -1,15 +1,17 @@
-"""Write the report: one page that holds every result and picture and needs no network.
+"""Write the report: a page that compares the models and a page for each, which need no network.
 
     python -m stages.report
 
 Reads data/dataset.json, outputs/{tables,comparison,plots,models,timings}/ and, if it is there,
 outputs/parity.csv.
-Writes outputs/report/: index.html, resume.md and cost.csv (parameters, seconds, memory). Seconds, memory and
-machines are those of the trainings. Seconds differ from run to run: this is, beside the timings, the one
-result that two runs do not repeat to the bit.
+Writes outputs/report/: index.html, models/<framework>-<model>.html, resume.md and cost.csv (parameters,
+seconds, memory). Each page holds its pictures, so that the folder can be copied. Seconds, memory and machines
+are those of the trainings. Seconds differ from run to run: this is, beside the timings, the one result that
+two runs do not repeat to the bit.
 """
 
 import base64
+import math
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -28,6 +30,8 @@ from stages.pictures import overall, style
 TEMPLATES = Path(__file__).parent / "templates"
 PLOTS, REPORT = (results.OUTPUTS / name for name in ("plots", "report"))
 SECONDS = ("training_seconds", "prediction_seconds")
+SMALL = 10_000
+"""Parameters of a network that the report calls small."""
 COST = ("parameters", "training_images", "device", *SECONDS, "peak_mebibytes")
 
 OVERALL = {
@@ -55,6 +59,30 @@ SINGLE = {
 }
 """The pictures, in the order of the page, and what they show: their captions and alternative texts."""
 
+TERMS = {
+    "accuracy": "The share of the test images that the model classifies correctly.",
+    "95 % interval": "Wilson's: of 100 such intervals, each from other test images, about 95 hold the "
+    "model's accuracy on all images of this kind.",
+    "validation accuracy": "The accuracy on held-out training images. Choose by this one.",
+    "log loss (nats)": "The mean cross-entropy: 0 if the true class always gets all the probability.",
+    "macro F1": "F1 is the harmonic mean of precision (how many of the images predicted as a class belong to "
+    "it) and recall (how many images of a class are found); macro: the mean over the classes.",
+    "macro AUC": "AUC is how often an image of a class gets a higher probability for it than an image of "
+    "another class; macro: the mean over the classes.",
+    "calibration error": "The mean distance between confidence and accuracy, over 15 bins of confidence.",
+    "Brier score": "The squared error of the probabilities, 0 to 2.",
+    "sure answers": "The share of the test images whose probability is above the model's threshold: the "
+    "lowest above which, as far as held-out images can show, at most the share wrong_answers of params.yaml "
+    "is wrong. Models that hold out too few images, or none, have no threshold.",
+    "of these wrong": "The share of the sure answers that are wrong.",
+    "parameters": "The numbers that training sets. Of nearest neighbours: the stored pixels; of forests: the "
+    "nodes of their trees.",
+    "training images": "How many images the model was trained on.",
+    "s to train": "Seconds of training, without imports and reading.",
+    "s to predict": "Seconds to classify all test images.",
+}
+"""The columns of the table of results, in its order, and what they mean."""
+
 
 def main() -> None:
     command.no_arguments(__doc__)
@@ -73,6 +101,8 @@ def main() -> None:
         "summary": records(summary.reset_index()),
         "best": records(best_of_each_framework(summary)),
         "single": records(summary.loc[summary.index.isin(names)].reset_index()),
+        "answers": answers(summary.loc[summary.index.isin(names)]),
+        "terms": TERMS,
         "labels": {name: framework.label for name, framework in FRAMEWORKS.items()},
         "level": LEVEL,
         "significance": significance(tables["pairs"], list(summary.index)),
@@ -82,6 +112,7 @@ def main() -> None:
         "alike": records(alike),
         "parity": records(load_table(parity, PARITY)) if parity.exists() else [],
         "pictures": pictures(PLOTS / "overall", OVERALL) | speed_picture(summary),
+        "root": "",
         "side_by_side": frameworks_picture(alike, tables["history"]),
         "models": models(list(summary.index), tables["per_class"]),
         "environment": environment(timings),
@@ -99,6 +130,10 @@ def main() -> None:
         files.write_text(folder / "cost.csv", cost.to_csv(lineterminator="\n"))
         for name, template in (("index.html", "report.html"), ("resume.md", "resume.md")):
             files.write_text(folder / name, templates.get_template(template).render(content))
+        (folder / "models").mkdir()
+        for model, row in zip(content["models"], content["summary"], strict=True):
+            page = templates.get_template("model.html").render(content, model=model, row=row, root="../")
+            files.write_text(folder / "models" / f"{model['name'].replace('/', '-')}.html", page)
     print(f"{REPORT / 'index.html'}: {len(names)} models")
 
 
@@ -115,6 +150,43 @@ def best_of_each_framework(summary: pd.DataFrame) -> pd.DataFrame:
     rows = summary.reset_index()
     rows["framework"] = rows.model.str.split("/").str[0]
     return rows[rows.framework.isin(list(FRAMEWORKS))].drop_duplicates("framework")
+
+
+def answers(summary: pd.DataFrame) -> list[dict[str, str]]:
+    """What most readers want to know: the best model, the best small one, the fastest good one.
+
+    summary: of single models, the best first. Good: at least the full per cents of the best one's accuracy.
+    """
+    best = summary.iloc[0]
+    interval = f"{best.accuracy_low:.2%} to {best.accuracy_high:.2%}"
+    said = [
+        {
+            "before": "The best model is",
+            "model": best.name,
+            "after": f", with {best.accuracy:.2%} of the test images classified correctly (95 % interval "
+            f"{interval}: other test images would move it so far).",
+        }
+    ]
+    if len(small := summary[summary.parameters < SMALL]):
+        one = small.iloc[0]
+        said.append(
+            {
+                "before": f"With fewer than {SMALL:,} parameters it is",
+                "model": one.name,
+                "after": f" ({one.accuracy:.2%}, {one.parameters:,.0f} parameters).",
+            }
+        )
+    goal = math.floor(100 * best.accuracy) / 100
+    good = summary[(summary.accuracy >= goal) & summary.training_seconds.notna()]
+    one = good.loc[good.training_seconds.idxmin()]
+    said.append(
+        {
+            "before": f"The fastest to train with at least {goal:.0%} is",
+            "model": one.name,
+            "after": f" ({one.accuracy:.2%} after {one.training_seconds:.1f} s).",
+        }
+    )
+    return said
 
 
 def significance(pairs: pd.DataFrame, models: list[str]) -> list[dict[str, Any]]:
@@ -154,9 +226,10 @@ def picture(png: bytes, caption: str) -> dict[str, Any]:
 
 def speed_picture(summary: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """The picture of errors against seconds; drawn here, for seconds differ from run to run."""
-    seconds = summary[list(SECONDS)].sum(axis=1, min_count=2).dropna()
-    draw = partial(overall.draw_cost, seconds, 1 - summary.accuracy, "time to train and predict (seconds)")
-    caption = "Error against the seconds to train and to predict the test images"
+    seconds = summary.training_seconds.dropna()
+    intervals = 1 - summary[["accuracy_high", "accuracy_low"]]
+    draw = partial(overall.draw_cost, seconds, 1 - summary.accuracy, "training time (seconds)", intervals)
+    caption = "Error on the test images, with its 95 % interval, against training time"
     return {"accuracy_by_seconds": picture(style.png(draw), caption)}
 
 

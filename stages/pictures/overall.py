@@ -94,9 +94,10 @@ def draw_curves(history: pd.DataFrame, quantity: str) -> Figure:
     return figure
 
 
-def draw_cost(cost: pd.Series, errors: pd.Series, what: str) -> Figure:
+def draw_cost(cost: pd.Series, errors: pd.Series, what: str, intervals: pd.DataFrame | None = None) -> Figure:
     """The error of every model, a share, against what it costs. what: name and unit of the cost.
 
+    intervals: the least and the greatest error by model, in two columns, drawn as bars.
     Models without an error, which a logarithmic axis has no place for, lie at its lower end and say so.
     """
     models = list(cost.index)
@@ -112,10 +113,16 @@ def draw_cost(cost: pd.Series, errors: pd.Series, what: str) -> Figure:
         left=0.7 / width, right=1 - room / width, bottom=0.57 / height, top=1 - 0.42 / height
     )
     axis.scatter(x, y, c=colours, s=45, zorder=3)
+    if intervals is not None:
+        low, high = 100 * intervals.loc[models].to_numpy(float).T
+        axis.vlines(x, np.maximum(low, y.min() / 2), high, colors=colours, alpha=0.5)
+        y_ends = max(low[low > 0].min(initial=y.min()), y.min() / 2), high.max()
+    else:
+        y_ends = y.min(), y.max()
     axis.set(xlabel=f"{what}, logarithmic", ylabel="wrong test images (%), logarithmic")
     axis.set_title(f"Error against {what.split(' (')[0]}: better is lower and further left")
     _logarithmic(axis, "x", x.min(), x.max())
-    _logarithmic(axis, "y", y.min(), y.max(), most=100)
+    _logarithmic(axis, "y", *y_ends, most=100)
     figure.canvas.draw()
     label_points(axis, x, y, names, colours)
     return figure
