@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 folder = Path(sys.path[0])
-named = Path(sys.argv[0])
+named = Path(getattr(sys.modules["__main__"], "__file__", ""))  # python -m sets it later
 orders = sys.orig_argv
 module = f"{folder.name}.{named.stem}" if named.suffix == ".py" else orders[orders.index("-m") + 1]
 sys.exit(f"error: run it in {folder.parent}: python -m {module}")
