@@ -82,7 +82,7 @@ def installed(folder: Path) -> str:
     return run.stdout.strip() or run.stderr
 
 
-NAMELESS = "exec unshare --user --map-user=4321"
+NAMELESS = "exec unshare --user --map-user=4321 --map-group=4321"
 """Makes the current user one of whom the system knows neither name nor home."""
 may_be_nameless = pytest.mark.skipif(
     subprocess.run([*NAMELESS.split()[1:], "true"], stderr=subprocess.DEVNULL).returncode != 0
