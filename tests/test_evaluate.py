@@ -132,8 +132,8 @@ def test_one_model_alone_is_evaluated_and_drawn(trained, run_stage):
         run_stage(stage)
     assert pd.read_csv("outputs/comparison/contributions.csv").empty
     page = (trained / "outputs/report/index.html").read_text(encoding="utf-8")
-    assert "1 classifier and two ensembles" in page
-    assert 'id="scratch-mlp_relu"' in page
+    assert "1 classifier, tested on" in page
+    assert 'href="models/scratch-mlp_relu.html"' in page
     assert '<td data-sort="1.0">100.0%</td>' in page, "the share of sure answers"
 
 

@@ -202,8 +202,7 @@ def test_a_new_framework_is_two_files_a_block_and_a_line(project):
     assert set(ran(dvc(project, "repro"))) == {"train_nearest_mean@plain", *AFTER}
     metrics = json.loads((project / "outputs/metrics/nearest_mean/plain.json").read_text())
     assert metrics["accuracy"] > 0.9 and metrics["validation_accuracy"] > 0.9
-    page = (project / "outputs/report/index.html").read_text(encoding="utf-8")
-    assert 'id="nearest_mean-plain"' in page
+    assert (project / "outputs/report/models/nearest_mean-plain.html").is_file()
     resume = (project / "outputs/report/resume.md").read_text(encoding="utf-8")
     assert "Nearest mean" in resume
 
