@@ -3,19 +3,17 @@
 A trial is a model's entry in params.yaml with some values changed. Its training is the ordinary stage's, in
 a folder of its own, and leaves what that stage leaves: the same bits as `dvc repro` with these values.
 
-Importing PyTorch or TensorFlow takes longer than a short training, so processes that have done so are kept
-for the next trial: `python -m apps.trials FRAMEWORK`, each with one framework, one number of threads and one
-profile. They run on this machine, or, where DASK_SCHEDULER_ADDRESS is set, on Dask's workers.
+The processes that train (apps/scheduling/trainer.py), each with one framework, one number of threads and one
+profile, are kept for the next trial. They run on this machine, or, where DASK_SCHEDULER_ADDRESS is set, on
+Dask's workers.
 """
 
 import atexit
 import copy
 import csv
-import gc
 import hashlib
 import json
 import os
-import queue
 import re
 import shutil
 import signal
@@ -23,31 +21,24 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import import_module
 from io import BytesIO
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
-
-from stages.common import environment
-
-if __name__ == "__main__":
-    environment.prepare()
 
 import numpy as np
 import psutil
-import yaml
 
+from apps.scheduling import trainer
 from apps.scheduling.worker import PACKAGES, SCHEDULER, connect, variables
-from stages.common import dataset, files, params, results
+from stages.common import dataset, params, results
 from stages.common.frameworks import FRAMEWORKS
-from stages.console import machine, parameters, progress, tracking
+from stages.console import machine
 from stages.console.errors import UserError, one_line
 
 ROOT = Path(__file__).parent.parent
@@ -201,7 +192,7 @@ def code(framework: str, entry: dict[str, Any]) -> str:
     listed = [dep for dep in stage["deps"] if dep.startswith("stages/")]
     listed = [re.sub(r"\$\{item\.(\w+)\}", lambda key: str(entry.get(key[1])), dep) for dep in listed]
     digest = hashlib.sha256(_versions().encode())
-    for path in (ROOT / name for name in (*listed, "apps/trials.py")):
+    for path in (ROOT / name for name in (*listed, "apps/scheduling/trainer.py")):
         if path.is_file():  # a wrong optimizer is for the stage to complain of
             digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -230,42 +221,6 @@ def _checksum_of(path: Path, _changed: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def lay_out(folder: Path, content: dict[str, Any], layers: dict[str, Any], images: Path) -> Path:
-    """Make `folder` a project with these parameters and architectures, and `images` its data."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, part in ((params.PATH, content), (params.ARCHITECTURES, layers)):
-        files.write_text(folder / path, yaml.safe_dump(part, sort_keys=False))
-    (folder / dataset.FOLDER).symlink_to(images.resolve())
-    return folder
-
-
-def select(folder: Path, share: float, tests: bool) -> Path:
-    """Put into `folder` what a trial sees of data/: `share` of the training images, and no test labels.
-
-    Without `tests` one blank image stands for the test images.
-    """
-    folder.mkdir(parents=True)
-    source, described = dataset.FOLDER.resolve(), dataset.describe().model_dump()
-    names = [f"train_{kind}.npy" for kind in ("images", "labels")]
-    if share < 1:
-        labels = dataset.load_labels("train")
-        chosen = dataset.held_out(labels, max(1, round(share * len(labels))))
-        for name in names:
-            files.write_array(folder / name, np.load(source / name, mmap_mode="r")[chosen])
-        described["counts"]["train"] = int(chosen.sum())
-        names = []
-    if tests:
-        names.append("test_images.npy")
-    else:
-        blank = np.full((1, *described["image_size"]), described["ground"], np.uint8)
-        files.write_array(folder / "test_images.npy", blank)
-        described["counts"]["test"] = 1
-    for name in names:
-        (folder / name).symlink_to(source / name)
-    files.write_json(folder / "dataset.json", described)
-    return folder
-
-
 def run(trial: Trial) -> Result:
     """Run a trial in a process that may have run others.
 
@@ -284,8 +239,8 @@ def run(trial: Trial) -> Result:
         with tempfile.TemporaryDirectory(dir=_workplace()) as temporary:
             folder, images = Path(temporary), dataset.FOLDER
             if trial.images < 1 or not trial.tests:
-                images = select(folder / "selected", trial.images, trial.tests)
-            lay_out(folder, trial.params, trial.architectures, images)
+                images = trainer.select(folder / "selected", trial.images, trial.tests)
+            trainer.lay_out(folder, trial.params, trial.architectures, images)
             try:
                 with _leased(key, folder) as worker:
                     answer = worker.train(folder, trial.name, trial.bars, trial.group)
@@ -323,10 +278,11 @@ class Worker:
     def __init__(
         self, framework: str, folder: Path, launcher: Sequence[str] = (), workplace: Path | None = None
     ):
+        command = [*launcher, sys.executable, "-m", "apps.scheduling.trainer", framework]
         here = os.environ.get("DVC_ROOT", str(Path.cwd()))  # what a stage keeps there outlasts the trial
-        with (folder / LOG).open("ab") as log:
+        with (folder / trainer.LOG).open("ab") as log:
             self._process = subprocess.Popen(
-                [*launcher, sys.executable, "-m", "apps.trials", framework, *filter(None, [workplace])],
+                [*command, *filter(None, [workplace])],
                 cwd=folder,
                 env=variables(DVC_ROOT=here),
                 stdin=subprocess.PIPE,
@@ -355,7 +311,7 @@ class Worker:
         self.close()
         if (code := self._process.returncode) < 0:
             raise Killed(f"the training was ended by {signal.Signals(-code).name}; is there enough memory?")
-        lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = (folder / trainer.LOG).read_text(encoding="utf-8", errors="replace").splitlines()
         if lines and lines[-1].startswith("error: "):
             raise UserError(lines[-1].removeprefix("error: "))
         raise RuntimeError("\n".join([f"training {name} failed:", *lines[-15:]]))
@@ -375,7 +331,6 @@ class Worker:
         self._process.wait()
 
 
-LOG = "log.txt"
 _idle: dict[tuple[Any, ...], list[Worker]] = {}
 _lock = Lock()
 
@@ -473,105 +428,3 @@ def cold(folder: Path, model: str) -> tuple[Result, float]:
     history = written.get(str(results.folder(framework, name) / "history.csv"), b"").decode().splitlines()
     rows = [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(history)]
     return Result(rows, False, None, written, framework, name), seconds
-
-
-class _Ended(Exception):
-    """A trial fell below its bar."""
-
-
-def serve(framework: str, *workplaces: str) -> None:
-    """Train what standard input asks for, a line a model, and answer on standard output, a line each."""
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
-        os.dup2(2, 1)  # what a library prints is no answer
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the process that asks, and that this one
-        requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        Thread(target=_listen, args=(requests, workplaces), daemon=True).start()
-        stage = import_module(f"stages.train_{framework}")
-        _prepare(framework)
-        gc.collect()
-        gc.freeze()  # what is loaded now stays: the collections between trials leave it out
-        while True:
-            request = requests.get()
-            answer = json.dumps(_train(stage, framework, request))
-            os.chdir(ROOT)  # the folder is going to be removed
-            print(answer, file=answers, flush=True)
-
-
-def _listen(requests: queue.SimpleQueue, workplaces: Sequence[str]) -> None:
-    """Hand on what is asked; after an empty line, or when nobody is left to ask, end the process."""
-    for line in sys.stdin:
-        if not line.strip():
-            os._exit(0)
-        requests.put(json.loads(line))
-    for folder in workplaces:
-        remove(Path(folder))  # of a killed process nobody else would
-    os._exit(0)
-
-
-def remove(folder: Path) -> None:
-    """Remove a folder in which a training may still write, which it cannot once its own folder is gone."""
-    for _ in range(1000):
-        shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
-            break
-
-
-def _train(stage: Any, framework: str, request: dict[str, Any]) -> dict[str, Any]:
-    """Run the stage as its command does, in a process that has run others."""
-    os.chdir(request["folder"])
-    log = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(log, stream)
-    os.close(log)
-    params.content.cache_clear()
-    _renew(framework, stage)
-    bars = {int(epoch): bar for epoch, bar in request["bars"].items()}
-    answer: dict[str, Any] = {"history": [], "ended": False, "failure": None, "error": None}
-
-    def watch(row: dict[str, float | None]) -> None:
-        answer["history"].append(row)
-        accuracy = row["validation_accuracy"]
-        if accuracy is not None and accuracy < bars.get(row["epoch"], 0):
-            raise _Ended
-
-    os.environ[tracking.GROUP] = request["group"]
-    progress.watchers[:] = [watch]
-    sys.argv = [stage.__name__, request["name"]]
-    try:
-        parameters.check()
-        stage.main()
-    except _Ended:
-        answer["ended"] = True
-    except UserError as error:
-        answer["failure"] = str(error)
-    except OSError as error:  # as command.run has it: a full disk, which is no result of the trial
-        answer["error"] = f"{error.filename or 'input or output'}: {error.strerror or error}"
-    except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)
-    finally:
-        sys.stdout.flush()
-        gc.collect()
-    return answer
-
-
-def _prepare(framework: str) -> None:
-    """What the stage's command does before its `main`."""
-    if framework == "pytorch":
-        from stages.models import allocator, without_compiler
-
-        allocator.keep_freed_memory()
-        without_compiler.install()
-
-
-def _renew(framework: str, stage: Any) -> None:
-    """Let the process forget what earlier trials left that a later one could see."""
-    if framework == "tensorflow":
-        stage.keras.backend.clear_session()
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak of memory begins anew
-
-
-if __name__ == "__main__":
-    serve(*sys.argv[1:])

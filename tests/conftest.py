@@ -34,6 +34,8 @@ IDX_NAMES = {
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"  # as environment.prepare sets it
+for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # a `make` that a test calls is no part of `make test`
+    os.environ.pop(name, None)
 os.environ["DVC_NO_ANALYTICS"] = "true"
 
 

@@ -102,11 +102,11 @@ def test_all_images_may_be_trained_on_but_none_alone_where_its_mean_is_the_image
     assert row["validation_loss"] == row["validation_accuracy"] == ""
     assert results.load_description("pytorch", "linear").training_images == 400
     assert results.load_probabilities(results.validation("pytorch", "linear"), 0, 10).size == 0
-    with pytest.raises(UserError, match=r"pytorch\.linear\.batch_size is 57, .* one of the 400 images"):
+    with pytest.raises(UserError, match=r"pytorch\.linear\.batch_size is 57, .* the 400 images is one image"):
         train("pytorch", architecture="sprint")
     one_pixel = {"conv": {"filters": 2, "kernel": 3, "padding": "same", "stride": 28}}
     edit_params(workspace, "architectures.linear", [one_pixel, "batch_norm", {"dense": "classes"}])
-    with pytest.raises(UserError, match=r"pytorch\.linear\.batch_size is 57, .* channels of one pixel"):
+    with pytest.raises(UserError, match=r"pytorch\.linear\.batch_size is 57, .* is one image"):
         train("pytorch", architecture="linear")
 
 

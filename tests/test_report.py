@@ -80,7 +80,7 @@ def test_the_results_sort_by_click_and_by_keyboard_and_those_without_a_figure_la
     assert sorted(figures("accuracy"), reverse=True) == accuracy
     head = page.locator("#results th", has_text=re.compile("^accuracy"))
     assert head.get_attribute("aria-sort") == "descending"
-    page.get_by_role("button", name="macro F1").click()
+    page.get_by_role("button", name="macro F1", exact=True).click()
     assert figures("macro_f1") == sorted(summary.macro_f1, reverse=True)
     page.get_by_role("button", name="accuracy", exact=True).focus()
     page.keyboard.press("Enter")
@@ -88,7 +88,7 @@ def test_the_results_sort_by_click_and_by_keyboard_and_those_without_a_figure_la
     page.keyboard.press("Space")
     assert figures("accuracy") == accuracy[::-1]
     for _ in range(2):
-        page.get_by_role("button", name="parameters").click()
+        page.get_by_role("button", name="parameters", exact=True).click()
         assert np.isnan(figures("parameters")[-2:]).all(), "the ensembles"
 
 

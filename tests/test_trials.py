@@ -18,6 +18,7 @@ import pytest
 from conftest import ROOT, TRAIN, edit_params, load_architectures, load_params, tiny_arrays, write_data
 
 from apps import trials
+from apps.scheduling import trainer
 from stages.common import params, results
 from stages.console.errors import UserError
 
@@ -65,7 +66,7 @@ def test_a_process_that_has_trained_another_model_leaves_the_bytes_of_the_stage(
     framework, name = model.split("/")
     content = params.content(params.PATH) | {"threads": load_params()["threads"]}
     folders = [
-        trials.lay_out(workspace / folder, content | {"seed": seed}, load_architectures(), Path("data"))
+        trainer.lay_out(workspace / folder, content | {"seed": seed}, load_architectures(), Path("data"))
         for folder, seed in (("first", 5), ("warm", 0), ("cold", 0))
     ]
     worker = trials.Worker(framework, folders[0])
@@ -106,7 +107,7 @@ def test_what_a_trial_does_without_test_images_it_does_where_there_are_none(work
 def test_a_share_of_the_images_is_drawn_class_by_class_and_part_of_a_larger_share(workspace):
     found = {}
     for share in (0.1, 0.5, 1):
-        folder = trials.select(workspace / f"some{share}", share, tests=True)
+        folder = trainer.select(workspace / f"some{share}", share, tests=True)
         images, labels = (np.load(folder / f"train_{kind}.npy") for kind in ("images", "labels"))
         assert np.bincount(labels).tolist() == [share * TRAIN / 10] * 10
         found[share] = {image.tobytes() for image in images}
@@ -175,7 +176,7 @@ def test_the_code_of_a_trial_is_what_its_stage_depends_on(workspace):
 def children() -> list[psutil.Process]:
     """The processes that train."""
     found = psutil.Process().children(recursive=True)
-    return [process for process in found if "apps.trials" in " ".join(process.cmdline())]
+    return [process for process in found if "apps.scheduling.trainer" in " ".join(process.cmdline())]
 
 
 def test_a_trial_whose_process_is_killed_begins_again(workspace):
@@ -237,7 +238,7 @@ def test_a_folder_goes_in_which_something_still_writes(tmp_path):
     with ThreadPoolExecutor() as pool:
         writing = pool.submit(write)
         until(written.exists)
-        trials.remove(folder)
+        trainer.remove(folder)
         assert not folder.exists()
         writing.result()
 

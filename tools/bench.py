@@ -33,6 +33,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from apps import trials
+from apps.scheduling import trainer
 from stages.common import architecture, dataset, results
 from stages.console import command
 from stages.console.errors import UserError
@@ -68,7 +69,7 @@ def run(model: str, changes: dict[str, Any], data: Path = projects.DATA) -> Run:
     changes: values of params.yaml by dotted key, for this run alone.
     """
     with tempfile.TemporaryDirectory() as temporary:
-        project = trials.lay_out(Path(temporary), *trials.changed(model, changes), data)
+        project = trainer.lay_out(Path(temporary), *trials.changed(model, changes), data)
         result, whole = trials.cold(project, model)
     timings, description = result.timings(), result.description()
     train, test = (np.load(data / f"{part}_labels.npy") for part in ("train", "test"))

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from apps import trials
+from apps.scheduling import trainer
 from stages.common import params, results
 from stages.common.frameworks import FRAMEWORKS
 from stages.console import command
@@ -153,7 +154,7 @@ def short_epoch(chosen: list[str], profile: str) -> dict[str, Any]:
 
 def lay_out(folder: Path, content: dict[str, Any], data: Path) -> Path:
     """A project with these parameters and the images of the folder `data`."""
-    return trials.lay_out(folder, content, params.content(params.ARCHITECTURES), data)
+    return trainer.lay_out(folder, content, params.content(params.ARCHITECTURES), data)
 
 
 def frameworks_of(content: dict[str, Any]) -> list[str]:

@@ -7,10 +7,9 @@ from typing import Any
 
 import comet_ml
 
-from apps.tracking import lines
-from apps.tracking.feed import PROJECT
+from apps.tracking import feed, lines
 
-ONLINE = os.environ.get("TRACKERS_ONLINE") == "1" and "COMET_API_KEY" in os.environ
+ONLINE = feed.ONLINE["comet"]
 
 
 class Tracker:
@@ -24,7 +23,7 @@ class Tracker:
         about = begin["about"]
         self._name = run.name
         self._experiment = comet_ml.start(
-            project_name=os.environ.get("COMET_PROJECT_NAME", PROJECT),
+            project_name=os.environ.get("COMET_PROJECT_NAME", feed.PROJECT),
             experiment_key=run.id,
             mode="get" if again else "create",
             online=ONLINE,

@@ -20,6 +20,12 @@ from apps.tracking import lines
 
 TRACKERS = "tensorboard", "dvclive", "wandb", "comet", "mlflow"
 """All there are, the ones that start fastest first."""
+ONLINE = {
+    "wandb": os.environ.get("WANDB_MODE") == "online",
+    "comet": os.environ.get("TRACKERS_ONLINE") == "1" and "COMET_API_KEY" in os.environ,
+}
+"""Whether a tracker that has a service sends to it at once. If not, it begins when the training has ended:
+there is hardly anything to look at before, and its imports would take time from the training."""
 PROJECT = "image-classifiers"
 EVERY = 0.25
 """Seconds between two looks for new lines."""
@@ -119,7 +125,8 @@ def follow(tracker: str, name: str, run_id: str, writer: str) -> None:
         if run.fed(tracker):  # by a stage after the training, for this process had to wait long
             return
         opened, count, state = None, 0, "failed"
-        for line in _growing(run, int(writer)):
+        told = _growing(run, int(writer))
+        for line in told if ONLINE.get(tracker, True) else list(told):
             if opened is None:
                 opened = load(tracker)(lines.folder() / tracker, run, line, again=False)
             feed(opened, line)

@@ -8,10 +8,9 @@ from typing import Any
 
 import wandb
 
-from apps.tracking import lines
-from apps.tracking.feed import PROJECT
+from apps.tracking import feed, lines
 
-ONLINE = os.environ.get("WANDB_MODE") == "online"  # decided before: after a failed try offline fails, too
+ONLINE = feed.ONLINE["wandb"]
 
 
 class Tracker:
@@ -27,7 +26,7 @@ class Tracker:
             os.environ["WANDB_DATA_DIR"] = str(staged)
         about = begin["about"]
         self._run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", PROJECT),
+            project=os.environ.get("WANDB_PROJECT", feed.PROJECT),
             id=run.id,
             name=run.name,
             group=about.get("group") or about["experiment"],

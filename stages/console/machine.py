@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 INSTRUCTION_SETS = ("amx_tile", "avx512f", "avx2")
-STAGES = ("stages.", "apps.trials")
+STAGES = ("stages.", "apps.scheduling.trainer")
 """How the modules begin that processes run as stages."""
 
 
