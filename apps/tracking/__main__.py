@@ -35,7 +35,7 @@ def main() -> None:
             say(f"{unknown} is no tracker; there are {', '.join(feed.TRACKERS)}")
         (follow if what == "follow" else join)(known, argument)
     except OSError as error:
-        say(f"{error.filename or lines.folder()}: {error.strerror}: the trackers lack a part")
+        say(f"{error.filename or lines.folder()}: {error.strerror}: the trackers miss data")
         let_go()
 
 
@@ -93,7 +93,7 @@ def leave(feeding: dict[str, subprocess.Popen]) -> None:
     for tracker, process in feeding.items():
         if process.poll() is None:
             process.kill()
-            say(f"{tracker} has not answered for {HANGS} s: it lacks a part")
+            say(f"{tracker} has not answered for {HANGS} s: it misses data")
 
 
 def let_go() -> None:

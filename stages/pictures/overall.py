@@ -87,8 +87,8 @@ def draw_curves(history: pd.DataFrame, quantity: str) -> Figure:
     figure.supxlabel("epoch", fontsize=10)
     figure.supylabel(UNITS[quantity][1], fontsize=10)
     figure.suptitle(
-        f"{quantity.capitalize()} in training (mean of the epoch, with dropout and label smoothing if used) "
-        "and on held-out images (end of the epoch)",
+        f"{quantity.capitalize()} in training (epoch mean, with dropout and label smoothing if used) "
+        "and on held-out images (epoch end)",
         fontsize=10,
     )
     return figure
