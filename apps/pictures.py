@@ -49,7 +49,7 @@ def draw_importance(model: str, importances: Mapping[str, float]) -> Figure:
     figure, axis = plt.subplots(figsize=(5 + width, 1.2 + 0.35 * len(keys)), layout="constrained")
     shares = [100 * importances[key] for key in keys]
     axis.bar_label(axis.barh(keys, shares, color=style.colour_of(model)), fmt="%.0f %%", padding=4)
-    axis.set(title=f"{model}: importance of parameters", xlabel="importance (%), PED-ANOVA of the complete trials")
+    axis.set(title=f"{model}: importance of parameters", xlabel="importance (%), PED-ANOVA, complete trials")
     axis.set_xlim(0, 1.15 * max(shares))
     axis.grid(visible=False, axis="y")
     return figure
@@ -70,7 +70,7 @@ def draw_pair(model: str, rows: Sequence[Any], space: Mapping[str, Any], across:
     winner = accuracies.argmax()
     axis.scatter(x[winner], y[winner], s=240, facecolor="none", edgecolor=style.WRONG, linewidth=2)
     figure.colorbar(points, extend="min").set_label(HELD_OUT)
-    axis.set(title=f"{model}: the two most important parameters; red ring: best trial", xlabel=across, ylabel=up)
+    axis.set(title=f"{model}: two most important parameters; red ring: best trial", xlabel=across, ylabel=up)
     return figure
 
 

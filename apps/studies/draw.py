@@ -1,4 +1,4 @@
-"""Draw what the studies found, and put it on a page.
+"""Draw the results of the studies and write a page with them.
 
     python -m apps.studies.draw
 
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def describe(name: str, study: plan.Study, tables: list[pd.DataFrame]) -> str:
-    """The part of the page on a study, HTML."""
+    """The part of the page about a study, as HTML."""
     title = name.replace("_", " ").capitalize()
     shown = [show(table) for table in tables]
     return "\n".join(
@@ -57,8 +57,8 @@ def describe(name: str, study: plan.Study, tables: list[pd.DataFrame]) -> str:
             f"<p><b>{escape(study.question)}</b></p>",
             f'<img src="plots/{name}.png" alt="{escape(study.question)}">',
             *shown,
-            f"<p>What it cannot say: {escape(study.limits)}</p>",
-            f'<p>Every training: <a href="results/{name}/trials.csv">trials.csv</a></p>',
+            f"<p>Limits: {escape(study.limits)}</p>",
+            f'<p>All trainings: <a href="results/{name}/trials.csv">trials.csv</a></p>',
         ]
     )
 
@@ -78,7 +78,7 @@ def show(table: pd.DataFrame) -> str:
 
 
 def gains(means: pd.DataFrame) -> pd.DataFrame:
-    """A row for each model: the accuracy of the mean over k seeds, in percent."""
+    """A row for each model: the accuracy of the mean over k seeds, in percent, a column for each k."""
     wide = means.assign(accuracy=100 * means.accuracy).pivot(
         index="model", columns="seeds", values="accuracy"
     )
@@ -96,14 +96,14 @@ table {{ border-collapse: collapse; font-size: 0.85rem; }}
 th, td {{ text-align: right; padding: 0.15rem 0.6rem; }}
 </style>
 <h1>Studies</h1>
-<p>± is the standard deviation from seed to seed. Seconds and memory are of the machine that trained.</p>
+<p>± is the standard deviation over the seeds. Seconds and memory are from the machine that trained.</p>
 {}
 </html>
 """
 
 
 def summarize(table: pd.DataFrame) -> pd.DataFrame:
-    """A row for each model and value, seeds together: means, and the standard deviation of the accuracy."""
+    """A row for each model and value: means over the seeds, and the standard deviation of the accuracy."""
     by = table.assign(value=table.value if table.groupby("value").seed.nunique().min() > 1 else "all")
     groups = by.groupby(["model", "value"], sort=False)
     return pd.DataFrame(
@@ -122,7 +122,7 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_values(what: str, table: pd.DataFrame) -> Figure:
-    """Accuracies and seconds against the values, a line a model: means, with a band from least to most."""
+    """Accuracies and seconds against the values, a line for each model: means, in a band from min to max."""
     panels = {column: panel for column, panel in PANELS.items() if table[column].notna().any()}
     figure, axes = plt.subplots(1, len(panels), figsize=(5.5 * len(panels), 5), layout="constrained")
     for axis, (column, (factor, label)) in zip(axes, panels.items(), strict=True):
@@ -147,7 +147,7 @@ def draw_values(what: str, table: pd.DataFrame) -> Figure:
 
 
 def draw_seeds(table: pd.DataFrame, means: pd.DataFrame) -> Figure:
-    """The accuracy of each seed, and of the mean over several of them."""
+    """The accuracy of each seed, and of the mean over the predictions of several seeds."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5), layout="constrained")
     models = list(dict.fromkeys(table.model))
     for number, model in enumerate(models):
@@ -159,7 +159,7 @@ def draw_seeds(table: pd.DataFrame, means: pd.DataFrame) -> Figure:
         right.plot(of_means.seeds, line.accuracy, color=colour, marker=marker, markersize=5, label=model)
         right.fill_between(of_means.seeds, line.accuracy_low, line.accuracy_high, color=colour, alpha=0.12)
     left.set_yticks(range(len(models)), models)
-    left.set(title="Each seed, and their mean", xlabel=PANELS["accuracy"][1], ylabel="model")
+    left.set(title="Each seed; black line: mean", xlabel=PANELS["accuracy"][1], ylabel="model")
     right.set(title="The mean of several seeds", xlabel="seeds", ylabel=PANELS["accuracy"][1])
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.legend(fontsize=8)
