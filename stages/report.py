@@ -297,7 +297,7 @@ def environment(timings: dict[str, results.Timings]) -> list[dict[str, Any]]:
             "processor": of_model.processor,
             "system": of_model.system,
             "threads": of_model.threads,
-            "stages side by side": of_model.side_by_side,
+            "stages at the same time": of_model.side_by_side,
             "device": of_model.device,
             "precision": of_model.precision,
             "Python": of_model.python,
