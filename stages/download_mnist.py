@@ -62,7 +62,7 @@ def find_folder(name: str) -> Path:
     Raises UserError if there is none.
     """
     folder = Path(name)
-    with suppress(RuntimeError):  # ~somebody who does not exist
+    with suppress(RuntimeError):  # ~ and an unknown user
         folder = folder.expanduser()
     if not (name and folder.is_dir()):
         raise UserError(

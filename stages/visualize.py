@@ -155,7 +155,7 @@ def first_layer(model: str, image_size: tuple[int, int]) -> Iterator[Job]:
     if not path.exists():
         return
     with reading(path, "holds no weights of a network", SafetensorError), safe_open(path, "numpy") as file:
-        if "0.dense.weights" not in file.keys():  # noqa: SIM118 – it is no mapping
+        if "0.dense.weights" not in file.keys():  # noqa: SIM118 – it is not a mapping
             return
         units = file.get_tensor("0.dense.weights").T.reshape(-1, *image_size)
     yield f"first_layer/{model}.png", partial(single.draw_first_layer, units, model)

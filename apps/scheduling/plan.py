@@ -62,7 +62,7 @@ def look(targets: list[str], elsewhere: Callable[[str], bool]) -> Plan | None:
         raise UserError(one_line(error)) from None
     if not any(stage.addressing in changed for stage in order):
         return None
-    from joblib import cpu_count  # here, as it imports NumPy, like costs.py, which is not always needed
+    from joblib import cpu_count  # imports NumPy, as costs.py does: only if there is something to run
 
     from apps.scheduling.costs import Costs
 

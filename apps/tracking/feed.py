@@ -66,7 +66,7 @@ def load(tracker: str) -> type[Tracker]:
     for name in [name for name in os.environ if name.startswith("DVC")]:
         del os.environ[name]  # else DVCLive joins DVC's experiment
     variables = {
-        "WANDB_ERROR_REPORTING": "false",  # to its makers, also offline
+        "WANDB_ERROR_REPORTING": "false",  # it reports to its makers, even offline
         "WANDB_SILENT": "true",
         **{f"WANDB_{what}_DIR": str(folder / what.lower()) for what in ("CACHE", "CONFIG", "DATA")},
         "WANDB_ARTIFACT_DIR": str(folder / "artifacts"),

@@ -26,9 +26,9 @@ def run(main: Callable[[], None]) -> None:
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a × that the terminal cannot show
+            stream.reconfigure(errors="replace")  # for a × that the terminal cannot show
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if "DVC_STAGE" in os.environ:  # as DVC sets it
+    if "DVC_STAGE" in os.environ:  # DVC sets it
         _end_with_dvc()
     try:
         parameters.check()

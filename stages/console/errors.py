@@ -43,7 +43,7 @@ def reading(path: Path, what: str, *errors: type[Exception], remedy: str = "dvc 
         raise
     except FileNotFoundError:
         raise UserError(f"{path} is missing: `{remedy}` makes it") from None
-    except (PermissionError, NotADirectoryError) as error:  # says nothing about the content
+    except (PermissionError, NotADirectoryError) as error:  # the content may be intact
         error.filename = error.filename or str(path)
         raise
     except MemoryError:

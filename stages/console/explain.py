@@ -22,7 +22,7 @@ def _clause(key: str, error: Any, kind: Any) -> str:
         case "missing":
             return f"{where} is missing"
         case "extra_forbidden":
-            known = _section_at(kind, error["loc"][:-1]).model_fields.keys() - {"kind"}  # a layer's own name
+            known = _section_at(kind, error["loc"][:-1]).model_fields.keys() - {"kind"}  # the layer's name
             return f"{where} is unknown; allowed: {', '.join(sorted(known))}"
         case "value_error":
             return f"{where}{value}: {error['ctx']['error']}"

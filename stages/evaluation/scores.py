@@ -210,7 +210,7 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, BINS + 1)
-    place = np.searchsorted(edges.astype(np.float32), confidence, side="left") - 1  # 0.6 is 9/15
+    place = np.searchsorted(edges.astype(np.float32), confidence, side="left") - 1  # so that 0.6 is 9/15
     place = np.clip(place, 0, BINS - 1)
     images = np.bincount(place, minlength=BINS)
     kept = images > 0

@@ -136,7 +136,7 @@ def width_of(texts: Iterable[str], size: float) -> float:
     for line in {line for text in texts for line in text.splitlines()}:
         font.set_text(line, flags=LoadFlags.NO_HINTING)
         widest = max(widest, font.get_width_height()[0])
-    return 1.05 * widest / 64 / 72  # of 64ths of a point
+    return 1.05 * widest / 64 / 72  # from 64ths of a point
 
 
 def leave_bare(axis: Axes) -> None:
@@ -156,7 +156,7 @@ def draw_matrix(
     bar: dict | None = None,
     **colours: object,
 ) -> Figure:
-    """A square matrix as coloured cells with `texts` in them, and the names to the left and below.
+    """A square matrix, values (n, n), as coloured cells with `texts` (n, n), and names to the left and below.
 
     cell: width and height in inches; a small matrix has larger cells. labels: the axis's title and labels.
     bar: options of the colour bar. colours: options of imshow.
