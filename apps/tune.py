@@ -314,7 +314,7 @@ def read_rows(text: str, keys: Sequence[str]) -> Iterator[Row]:
 
 
 def read_space(framework: str, name: str, entry: dict[str, Any]) -> Space:
-    """What tuning.yaml tells to try for a model. Raises UserError if it tells nothing, or something wrong."""
+    """What tuning.yaml says to try for a model. Raises UserError if it says nothing, or something wrong."""
     content = params.content(SPACES)
     where = f"{framework}.{name}"
     found = (content.get(framework) or {}).get(name)

@@ -4,7 +4,7 @@
 
 `parity` in params.yaml names one network of each framework, all of one architecture. Each is loaded into all
 frameworks, which get the same test images on the CPU. Reads data/test_images.npy and outputs/models/. Writes
-outputs/parity.csv: model, target (the other framework), difference (the largest between two logits),
+outputs/parity.csv: model, target (the other framework), difference (the largest absolute one of a logit),
 other_classes (how many images get another class), ties (how many of these have their two largest logits
 within TIE of each other).
 """
@@ -27,7 +27,7 @@ from stages.models import pytorch, scratch, tensorflow
 from stages.models.tensorflow import tf
 
 TIE = 1e-4
-"""Rounding may swap logits that differ by no more: it changes each by less than half of this, tests show."""
+"""Rounding may swap two logits that differ by up to this: it changes each by less than half of it (tested)."""
 FRAMEWORKS = {"pytorch": pytorch, "tensorflow": tensorflow, "scratch": scratch}
 
 

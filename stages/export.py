@@ -24,7 +24,7 @@ BUILDERS = classifiers, neighbors, trees
 """Importing these modules registers their builders."""
 CHECKED = 500
 TOLERANCE = 1e-4
-"""How far a probability may be from the model's own. Two that are nearly equal may so change places."""
+"""How far a probability may be from the model's own. So two that are nearly equal may change places."""
 
 
 def main() -> None:

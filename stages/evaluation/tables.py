@@ -1,4 +1,4 @@
-"""The tables that stages hand on: CSV files with a header, in which names stand for classes and models."""
+"""The tables that stages pass on: CSV files with a header, with classes and models by name."""
 
 from pathlib import Path
 
