@@ -27,7 +27,7 @@ from stages.models import pytorch, scratch, tensorflow
 from stages.models.tensorflow import tf
 
 TIE = 1e-4
-"""Rounding may swap two logits that differ by up to this: it changes each by less than half of it (tested)."""
+"""Rounding may swap logits that differ by up to this: it changes each by less than half of it (tested)."""
 FRAMEWORKS = {"pytorch": pytorch, "tensorflow": tensorflow, "scratch": scratch}
 
 
