@@ -1,11 +1,11 @@
-"""Open a page to draw on: every exported model says at once what it sees.
+"""Open a page to draw on: every exported model says at once which class it sees.
 
     python -m apps.draw
     python -m apps.draw --port 9000 --no-browser
 
 Reads outputs/onnx/ and outputs/tables/summary.csv, and serves one page on this machine's loopback address
-until Ctrl-C ends it. Pictures that are dropped on the page, pasted or opened are answered, too. Nothing is
-kept, and nothing but the page can be had from it.
+until Ctrl-C ends it. The models also answer pictures that are dropped on the page, pasted or opened. Nothing
+is stored, and nothing but the page is served.
 """
 
 import argparse
@@ -37,13 +37,13 @@ from stages.draw_page import evaluated, pad_size, render
 
 HOST = "127.0.0.1"
 LARGEST_FILE = 20_000_000
-"""Bytes of a picture."""
+"""The most bytes of a picture's file."""
 MOST = 20
-"""Images that are found in one picture and answered."""
+"""The most images that are answered in one picture."""
 PATIENCE = 20
-"""Seconds that a body may take to arrive."""
+"""Seconds that the body of a request may take to arrive."""
 AT_ONCE = 40
-"""Connections; who comes beyond them is sent away."""
+"""The most connections at once; further ones are refused."""
 BYTES = "application/octet-stream"
 HEADERS = {
     "Cache-Control": "no-store",
@@ -64,13 +64,13 @@ def main() -> None:
     app = application(load_models())
     address = f"http://{HOST}:{listening.getsockname()[1]}/"
     print(f"{address} – Ctrl-C ends it", flush=True)
-    if not arguments.no_browser:  # some browsers only come back when they are closed
+    if not arguments.no_browser:  # some browsers block until they are closed
         threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
     server(app).run(sockets=[listening])
 
 
 def listen(port: int) -> socket.socket:
-    """A socket at the port of the loopback address; 0 takes any. Raises UserError if that cannot be had."""
+    """A socket that listens at a port of the loopback address; 0 is any. Raises UserError if it cannot."""
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -93,7 +93,7 @@ def load_models() -> list[exported.Exported]:
 
 
 def server(app: Starlette) -> uvicorn.Server:
-    """Uvicorn as the page needs it: complaints about what strangers send are not printed."""
+    """Uvicorn as the page needs it: it does not print errors in requests of strangers."""
     return uvicorn.Server(
         uvicorn.Config(
             app,
@@ -111,18 +111,18 @@ def server(app: Starlette) -> uvicorn.Server:
 
 
 def application(models: list[exported.Exported]) -> Starlette:
-    """The page of these models, and the two questions that it asks.
+    """The page of these models, and the two requests that it sends.
 
-    POST /drawing: the ink of the pad, a byte a pixel. POST /picture: the file of a picture. Both answer
-    with a list of what was found, left to right: {image: gray levels row by row, probabilities: a list a
-    model}. A mistake is answered with its status and {error: what is wrong}.
+    POST /drawing: the ink of the pad, one byte per pixel. POST /picture: the file of a picture. Both are
+    answered with a list of what was found, left to right: {image: gray levels row by row, probabilities: a
+    list for each model}. Errors are answered with a status and {error: what is wrong}.
     """
     first = models[0]
     html, policy = render(
         {model.name: model.sure_above for model in models}, first.classes, first.image_size, None
     )
     width, height = pad_size(first.image_size)
-    # Few threads: each keeps memory, and a picture of many pixels takes much while it is decoded.
+    # Few threads: each holds memory, and decoding a large picture takes much.
     questions, asked = ThreadPoolExecutor(os.cpu_count()), ThreadPoolExecutor(os.cpu_count())
 
     def answers(picture: Image.Image) -> list[dict[str, list]]:
@@ -171,9 +171,9 @@ def application(models: list[exported.Exported]) -> Starlette:
 
 
 async def body(request: Request, most: int) -> bytes:
-    """What the client sends, whatever it says of its length. Raises HTTPException beyond `most` bytes.
+    """The body of a request, whatever length it claims. Raises HTTPException if it exceeds `most` bytes.
 
-    A page of another origin cannot ask for this type of content without leave, which nobody gives it.
+    Pages of other origins need permission to send this type of content, and do not get it.
     """
     if request.headers.get("content-type") != BYTES:
         raise HTTPException(415, f"the content must be {BYTES}")
@@ -192,7 +192,7 @@ async def body(request: Request, most: int) -> bytes:
 
 
 async def explain(request: Request, error: Exception) -> Response:
-    """What a wrong request is told; its connection is closed, for the rest of its body is not read."""
+    """The answer to a wrong request. Its connection is closed because the rest of its body is not read."""
     headers = {**HEADERS, "Connection": "close"}
     return JSONResponse({"error": error.detail}, error.status_code, headers)
 

@@ -1,4 +1,7 @@
-"""What tuning and studies are drawn as."""
+"""Pictures of a search for parameters. Each function draws a figure and returns it.
+
+model: framework/name. rows: of trials.csv, as `tune.Row`. space: what is tried for each key.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +19,7 @@ HELD_OUT = "accuracy on the held-out images (%)"
 
 
 def draw_course(model: str, rows: Sequence[Any]) -> Figure:
-    """The accuracy of each trial, crosses for the last one of those that ended early, and the best so far."""
+    """The accuracy of each trial, as crosses the last one of trials that ended early, and the best so far."""
     figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
     complete = [row for row in rows if row.validation_accuracy is not None]
     numbers = [row.trial for row in complete]
@@ -32,28 +35,28 @@ def draw_course(model: str, rows: Sequence[Any]) -> Figure:
             numbers, np.maximum.accumulate(accuracies), where="post", color=style.SOFT, label="best so far"
         )
         low = np.percentile(accuracies, 10)
-        axis.set_ylim(bottom=max(0, low - 2 * (max(accuracies) - low) - 0.1))  # few bad ones hide the others
+        axis.set_ylim(bottom=max(0, low - 2 * (max(accuracies) - low) - 0.1))  # a few bad ones hide no others
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set(title=f"{model}: the course of the search", xlabel="trial (0: params.yaml)", ylabel=HELD_OUT)
+    axis.set(title=f"{model}: course of the search", xlabel="trial (0: params.yaml)", ylabel=HELD_OUT)
     axis.legend(loc="lower right")
     return figure
 
 
 def draw_importance(model: str, importances: Mapping[str, float]) -> Figure:
-    """The share of each key in how the trials' accuracies differ."""
+    """The importance of each key: its share in the differences between the trials' accuracies."""
     keys = list(importances)[::-1]
     width = style.width_of(keys, 9)
     figure, axis = plt.subplots(figsize=(5 + width, 1.2 + 0.35 * len(keys)), layout="constrained")
     shares = [100 * importances[key] for key in keys]
     axis.bar_label(axis.barh(keys, shares, color=style.colour_of(model)), fmt="%.0f %%", padding=4)
-    axis.set(title=f"{model}: what mattered", xlabel="importance (%), PED-ANOVA of the complete trials")
+    axis.set(title=f"{model}: importance of parameters", xlabel="importance (%), PED-ANOVA, complete trials")
     axis.set_xlim(0, 1.15 * max(shares))
     axis.grid(visible=False, axis="y")
     return figure
 
 
 def draw_pair(model: str, rows: Sequence[Any], space: Mapping[str, Any], across: str, up: str) -> Figure:
-    """Two keys against each other: a point a complete trial, its colour the accuracy."""
+    """One key against another: a point for each complete trial, coloured by accuracy."""
     figure, axis = plt.subplots(figsize=(7, 5), layout="constrained")
     complete = [row for row in rows if row.validation_accuracy is not None]
     x, y = (_places([row.values[key] for row in complete], space[key]) for key in (across, up))
@@ -67,12 +70,12 @@ def draw_pair(model: str, rows: Sequence[Any], space: Mapping[str, Any], across:
     winner = accuracies.argmax()
     axis.scatter(x[winner], y[winner], s=240, facecolor="none", edgecolor=style.WRONG, linewidth=2)
     figure.colorbar(points, extend="min").set_label(HELD_OUT)
-    axis.set(title=f"{model}: the two that mattered most, the best trial ringed", xlabel=across, ylabel=up)
+    axis.set(title=f"{model}: two most important parameters; red ring: best trial", xlabel=across, ylabel=up)
     return figure
 
 
 def _places(values: list[Any], choice: Any) -> list[float]:
-    """Where values lie on an axis: those of a list at their places in it."""
+    """The positions of values on an axis; for values from a list, their indices in it."""
     if not isinstance(choice, tuple):
         return [np.nan if value is None else value for value in values]
     return [choice.index(value) if value in choice else np.nan for value in values]

@@ -1,13 +1,13 @@
-"""Run the pipeline on all cores: what `dvc repro` does, stages side by side.
+"""Run the pipeline on all cores: like `dvc repro`, but with several stages at once.
 
     python -m apps.pipeline                       every stage that is not up to date
-    python -m apps.pipeline evaluate --jobs 4     one, and those that it needs
+    python -m apps.pipeline evaluate --jobs 4     one stage, and the stages that it needs
 
-A stage starts as soon as those that it needs are done, the longest first. DVC itself runs it, so results,
-dvc.lock and the cache are those of `dvc repro`. A stage that fails stops those that need it, no others.
-Interrupted or killed, the next run goes on where this one was.
+A stage starts as soon as the stages that it needs are done, the longest first. DVC itself runs it, so
+results, dvc.lock and the cache are those of `dvc repro`. If a stage fails, only the stages that need it are
+left out. After an interruption, the next run continues where this one stopped.
 
-Where DASK_SCHEDULER_ADDRESS is set, the workers of that Dask scheduler compute the stages that train:
+If DASK_SCHEDULER_ADDRESS is set, the workers of that Dask scheduler compute the training stages:
 docs/cluster.md.
 """
 
@@ -32,7 +32,7 @@ from stages.console import command
 from stages.console.errors import UserError
 
 LAST_LINES = 10
-"""Of a stage that failed."""
+"""How many of a failed stage's lines are shown."""
 LOCK = Path(".dvc/tmp/pipeline.lock")
 GLANCE = 0.25
 """Seconds between two looks at what the jobs do."""
@@ -61,7 +61,7 @@ def main() -> None:
                 if any(len(names) > 1 for names in plan.new.values()):
                     apart(put_in_order, plan.new)
     except KeyboardInterrupt:
-        print("interrupted; the next run goes on from here", file=sys.stderr)
+        print("interrupted; the next run continues from here", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     if failures:
         raise UserError(in_words(schedule, failures))
@@ -73,7 +73,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("targets", nargs="*", help="as `dvc repro` takes them; all stages, if none is named")
     parser.add_argument(
-        "--jobs", type=int, metavar="N", help="stages at once (what the processors allow with `threads` each)"
+        "--jobs", type=int, metavar="N", help="stages at once (default: the processors divided by `threads`)"
     )
     arguments = parser.parse_args()
     if arguments.jobs is not None and arguments.jobs < 1:
@@ -83,24 +83,24 @@ def parse() -> argparse.Namespace:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Let no other pipeline run in this folder meanwhile; wait for the end of one that does.
+    """Let no other pipeline run in this folder during the block; wait until a running one ends.
 
-    Jobs inherit the lock: those of a killed pipeline, too, end before the next begins.
+    Jobs inherit the lock, so the jobs of a killed pipeline also end before the next pipeline begins.
     """
     LOCK.parent.mkdir(exist_ok=True)
     with LOCK.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("another pipeline runs in this folder: waiting for its end", flush=True)
+            print("another pipeline is running in this folder: waiting for its end", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def run(schedule: Schedule, workers: Cluster | None) -> dict[str, list[str]]:
-    """Run all stages that can be run; the last lines of those that failed.
+    """Run all stages that can run; return the last lines of those that failed.
 
-    workers: of a cluster, which compute some of them. Raises UserError if it is lost.
+    workers: a cluster that computes some of the stages. Raises UserError if it is lost.
     """
     warm_up()
     lifeline = Lifeline()
@@ -132,7 +132,7 @@ def run(schedule: Schedule, workers: Cluster | None) -> dict[str, list[str]]:
 
 
 def in_words(schedule: Schedule, failures: dict[str, list[str]]) -> str:
-    """What failed, how it ended, and what was not run because of it."""
+    """A message: what failed, with which last lines, and what was not run because of it."""
     told = [f"{len(failures)} of {schedule.total} stages failed: {', '.join(failures)}"]
     if schedule.left_out:
         told[0] += f"; not run because of that: {', '.join(schedule.left_out)}"

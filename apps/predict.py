@@ -1,15 +1,15 @@
-"""Ask trained models which classes they see, in photographs, drawings and test images.
+"""Classify photographs, drawings and test images with trained models.
 
-    python -m apps.predict my_seven.png                # by the model of the best validation accuracy
-    python -m apps.predict pytorch/pocket 0 7 scans/   # by this one; test images 0 and 7, a folder's pictures
-    python -m apps.predict --all my_seven.png          # by all models
-    python -m apps.predict --csv test.csv              # a row of pixels an image, as competitions have it
+    python -m apps.predict my_seven.png                # with the model of the best validation accuracy
+    python -m apps.predict pytorch/pocket 0 7 scans/   # with this one: test images 0 and 7, a folder of files
+    python -m apps.predict --all my_seven.png          # with all models
+    python -m apps.predict --csv test.csv              # one row of pixels per image, as in competitions
 
-Needs what the stage export wrote to outputs/onnx/, and no library that trained a model. A picture is prepared
-as MNIST's images were (apps/preparation.py), unless it has the form of the data set's images already. Things
-that stand apart are answered from left to right. An answer is unsure if its probability is not above the
-model's threshold, which was chosen on held-out images. What cannot be answered is named, the rest is
-answered, and the exit status is 1.
+Needs outputs/onnx/, which the stage export writes, but not the libraries that trained the models. A picture
+is prepared as MNIST's images were (apps/preparation.py), unless it already has the form of the data set's
+images. Separate things in a picture are answered from left to right. An answer is unsure if its probability
+is not above the model's threshold, which was chosen on held-out images. Pictures that cannot be answered are
+named, the others are answered, and the exit status is 1.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # products are small: threads would only wait
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # products are small: more threads are slower
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -36,20 +36,23 @@ from stages.console.errors import UserError, one_line, reading
 
 METRICS = results.OUTPUTS / "metrics"
 OTHERS = 2
-"""Classes that are named beside the likeliest."""
+"""How many classes are named besides the most probable one."""
 SIDE, BAR, LINE = 140, 200, 14
-"""Pixels of an image, of a probability of 1 and of a line in what --show draws."""
+"""Sizes in the drawing of --show, in pixels: of an image, of a bar of probability 1, of a line."""
 
 
 Answer = dict[str, Any]
-"""Of a model about a thing, see `answer`."""
+"""A model's answer for one thing in a picture, see `answer`."""
 
 
 @dataclass
 class Asked:
-    """A picture. name: as it was given. source: its file, a test image's number, or an image, uint8 (rows,
-    columns). picture: to be drawn. images: of the things in it, as the models are shown them. error: why
-    there are none."""
+    """A picture to classify.
+
+    name: as given. source: its file, the number of a test image, or an image, uint8 (rows, columns). picture:
+    for --show. images: of the things in it, as the models see them, uint8 (rows, columns) each. error: why
+    there are none.
+    """
 
     name: str
     source: Path | int | np.ndarray
@@ -75,7 +78,7 @@ def main() -> None:
     for name in arguments.models[1:]:  # one at a time in memory
         model = exported.load(exported.path_of(name))
         if (model.image_size, model.ground) != (first.image_size, first.ground):
-            raise UserError(f"{name} and {first.name} know images of different forms: ask one of them alone")
+            raise UserError(f"{name} and {first.name} take images of different forms: ask one of them alone")
         answers[name] = [answer(model, row) for row in model.predict_proba(images)]
     records = as_records(asked, answers)
     if arguments.json:
@@ -104,11 +107,11 @@ def parse() -> argparse.Namespace:
         "pictures", nargs="+", metavar="picture", help="a file, a folder, a test image's number, a .csv file"
     )
     parser.add_argument("--all", action="store_true", help="ask all models")
-    parser.add_argument("--as-is", action="store_true", help="make pictures gray and small, nothing else")
+    parser.add_argument("--as-is", action="store_true", help="only make pictures gray and resize them")
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print all probabilities as JSON")
     output.add_argument("--csv", action="store_true", help="print ImageId,Label: a competition's submission")
-    parser.add_argument("--show", type=Path, metavar="FILE.png", help="draw pictures, images, probabilities")
+    parser.add_argument("--show", type=Path, metavar="FILE.png", help="draw images and probabilities into it")
     arguments = parser.parse_args()
     known = exported.names()
     first, *others = arguments.pictures
@@ -118,19 +121,19 @@ def parse() -> argparse.Namespace:
         if arguments.all:
             raise UserError(f"{first} or --all: name one model, or ask all")
         if not others:
-            raise UserError(f"what is {first} to answer? Name a picture, or a test image by its number")
+            raise UserError(f"nothing for {first} to answer: name a picture, or a test image by its number")
         arguments.models, arguments.pictures = [first], others
     else:
         arguments.models = known if arguments.all else [best(known)]
     if arguments.all and arguments.csv:
-        raise UserError("--csv has one label an image: name one model, or none for the best")
+        raise UserError("--csv has one label per image: name one model, or none for the best")
     return arguments
 
 
 def best(names: list[str]) -> str:
-    """Of these models the one of the best accuracy on held-out images, of equal ones that of the least loss.
+    """The model with the best accuracy on held-out images, among equal ones that with the lowest log loss.
 
-    If none has any, the first.
+    Models without held-out images come last; if all have none, the first.
     """
 
     def rank(name: str) -> tuple[float, float]:
@@ -144,7 +147,7 @@ def best(names: list[str]) -> str:
 
 
 def expand(names: list[str], image_size: tuple[int, int]) -> Iterator[Asked]:
-    """What the arguments stand for: themselves, a folder's files, the rows of a .csv file."""
+    """The pictures that the arguments name: files, test images, a folder's files, the rows of a .csv file."""
     for name in names:
         path = Path(name)
         if path.is_dir():
@@ -160,9 +163,9 @@ def expand(names: list[str], image_size: tuple[int, int]) -> Iterator[Asked]:
 
 
 def load_rows(path: Path, image_size: tuple[int, int]) -> np.ndarray:
-    """The images of a .csv file, uint8 (n, rows, columns): a header, then a row of pixels an image.
+    """The images of a .csv file, uint8 (n, rows, columns): a header, then one row of pixels per image.
 
-    A first column `label` is left out. Raises UserError, naming the file, if it is something else.
+    A first column `label` is left out. Raises UserError, naming the file, if its content is something else.
     """
     with reading(path, "is no table of images", remedy="another file"):
         with path.open(encoding="utf-8") as file:
@@ -178,7 +181,7 @@ def load_rows(path: Path, image_size: tuple[int, int]) -> np.ndarray:
 
 
 def look(asked: Asked, model: Exported, as_is: bool) -> None:
-    """Set what the models are shown, and the picture. Raises UserError, naming it, if nothing can be."""
+    """Set `images` and `picture`. Raises UserError, naming the picture, if there is nothing to classify."""
     image_size, ground = model.image_size, model.ground
     if isinstance(asked.source, Path):
         asked.picture = picture = preparation.open_picture(asked.source)
@@ -207,9 +210,9 @@ def test_image(number: int, image_size: tuple[int, int]) -> np.ndarray:
 
 
 def as_records(asked: list[Asked], answers: dict[str, list[Answer]]) -> list[dict[str, Any]]:
-    """What is said of each picture: `picture`, and `error` or `things`, of each of these the models' answers.
+    """A record for each picture: `picture`, its name, and `error` or `things`, each with the models' answers.
 
-    answers: of each model, about the images of all pictures.
+    answers: of each model, for the images of all pictures.
     """
     records, start = [], 0
     for each in asked:
@@ -224,7 +227,10 @@ def as_records(asked: list[Asked], answers: dict[str, list[Answer]]) -> list[dic
 
 
 def answer(model: Exported, probabilities: np.ndarray) -> Answer:
-    """A model's answer: the class, its probability, whether it is sure (None: unknown), all probabilities."""
+    """A model's answer: the class, its probability, whether it is sure (None: unknown), all probabilities.
+
+    probabilities: float32 (classes,).
+    """
     place = int(probabilities.argmax())
     highest = float(probabilities[place])
     return {
@@ -236,7 +242,7 @@ def answer(model: Exported, probabilities: np.ndarray) -> Answer:
 
 
 def in_words(said: Answer) -> list[str]:
-    """An answer as cells of a table: the class, how probable, and what it may be else."""
+    """An answer as cells of a table: the class, its probability, whether it is unsure, the next classes."""
     others = sorted(said["probabilities"].items(), key=lambda item: -item[1])[1 : OTHERS + 1]
     mark = "" if said["sure"] is not False else "unsure"
     return [
@@ -257,7 +263,7 @@ def print_table(records: list[dict[str, Any]], model: Exported) -> None:
             rows.append([name, *in_words(by_model[model.name])])
     print_columns(rows)
     if model.sure_above is None:
-        print(f"{model.name} does not tell sure answers from unsure ones: too few images were held out")
+        print(f"{model.name} does not tell sure answers from unsure ones: it held out too few images")
 
 
 def print_by_picture(records: list[dict[str, Any]]) -> None:
@@ -274,14 +280,14 @@ def print_by_picture(records: list[dict[str, Any]]) -> None:
 
 
 def print_columns(rows: list[list[str]]) -> None:
-    """Rows of cells, columns beneath each other."""
+    """Print rows of cells with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def print_submission(records: list[dict[str, Any]]) -> None:
-    """A competition's form: images by their number from 1 on; of several things in one, all classes."""
+    """The form of a competition: images by number, from 1 on; the classes of several things in a row."""
     print("ImageId,Label")
     for number, record in enumerate(records, start=1):
         if "things" in record:
@@ -291,7 +297,7 @@ def print_submission(records: list[dict[str, Any]]) -> None:
 
 
 def drawn(asked: list[Asked], answers: dict[str, list[Answer]]) -> bytes:
-    """A PNG file: each picture, what the models are shown of it, and their probabilities, the mean of all."""
+    """A PNG file: each picture, its images as the models see them, and the models' mean probabilities."""
     shares = [[list(said["probabilities"].values()) for said in of_model] for of_model in answers.values()]
     probabilities = np.mean(shares, axis=0)
     classes = list(next(iter(answers.values()))[0]["probabilities"]) if len(probabilities) else []

@@ -1,7 +1,7 @@
-"""Pictures as people make them, prepared as the makers of MNIST prepared theirs.
+"""Prepare photographs and drawings as the makers of MNIST prepared their images.
 
 LeCun, Bottou, Bengio and Haffner, 1998, section III.A: the longest side of the ink is reduced to 20 of the
-image's 28 pixels, its shape kept and its edges smooth; its centre of mass goes to the middle.
+image's 28 pixels, keeping its shape and smooth edges; its centre of mass moves to the middle.
 """
 
 import warnings
@@ -16,36 +16,36 @@ from stages.console.errors import DAMAGE, UserError, one_line
 PIXELS = 60_000_000
 """The most pixels of a picture that is opened."""
 FORMATS = "PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "AVIF"
-"""What is read: pictures of pixels, decoded without the help of another program."""
+"""The formats that are read: raster images that Pillow decodes without another program."""
 HEIC = b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1"
 POINTER = b"version https://git-lfs"
 
 WORKING = 192
-"""Pixels of the longest side while ink is looked for."""
+"""Length of the longest side, in pixels, while ink is looked for."""
 LONGEST = 20 / 28
-"""Of an image, the share that the longest side of the ink takes."""
+"""The share of an image that the longest side of the ink takes."""
 STROKE = 2.25 / 28
-"""Of an image, the width of the data set's strokes (median of MNIST): a finer pen's are made as wide."""
+"""The least width of strokes, as a share of the image (MNIST's median): thinner ones are widened."""
 WINDOW = 0.4
-"""Of a picture, the share that the widest stroke is narrower than; a shadow is wider."""
+"""Strokes are narrower than this share of a picture; shadows are wider."""
 FINE = 96
-"""Pixels of the ink's longest side, at least, while strokes are measured."""
+"""The least length of the ink's longest side, in pixels, while strokes are measured."""
 SPECK = 0.02
-"""Of the largest piece's area, what a piece has at least if it is ink."""
+"""Pieces with less than this share of the largest piece's area are not ink."""
 PART = 0.12
-"""Of the heaviest piece's area, what a thing of its own has at least: a 1 beside an 8 has more."""
+"""A thing of its own has at least this share of the largest piece's area: a 1 beside an 8 has more."""
 CONTRAST = 24
-"""Gray levels by which ink differs from its ground at least."""
+"""The least difference between ink and its ground, in gray levels."""
 CROSSINGS = 8
-"""Lines that cross the border of a picture, at most, if they are ink."""
+"""The most lines of ink that may cross the border of a picture; more are a ruled or noisy ground."""
 
 
 def open_picture(file: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
-    """The picture in a file, decoded, upright as its camera says.
+    """The decoded picture in a file, rotated as its camera says.
 
-    name: what a complaint calls it, the file's path unless given. Raises UserError if it is no picture, is
-    damaged, has more than PIXELS pixels, which is known before it is decoded, or pixels of 32 bits; OSError,
-    if there is no such file.
+    name: what messages call it, by default the file's path. Raises UserError if it is not a picture, is
+    damaged, has pixels of 32 bits, or has more than PIXELS pixels, which is known before decoding; OSError if
+    there is no such file.
     """
     name = name or str(file)
     try:
@@ -67,7 +67,7 @@ def open_picture(file: str | Path | BinaryIO, name: str | None = None) -> Image.
 
 
 def _what(file: str | Path | BinaryIO) -> str:
-    """What a file is that is no picture, and what can be done."""
+    """What a file that is not a picture is instead, and what can be done."""
     if isinstance(file, str | Path):
         with Path(file).open("rb") as opened:
             start = opened.read(32)
@@ -82,20 +82,20 @@ def _what(file: str | Path | BinaryIO) -> str:
 
 
 def prepare(picture: Image.Image, image_size: tuple[int, int], ground: int) -> list[np.ndarray]:
-    """What is drawn in a picture, each thing as an image of a data set, uint8 (rows, columns), left to right.
+    """Each thing drawn in a picture as an image of the data set, uint8 (rows, columns), from left to right.
 
-    image_size: the images' rows and columns; ground: the gray level of their background. No image if there
-    is no ink. Assumes that most of the picture's border is ground, lighter or darker than the ink, and that
-    things stand side by side with a gap between them. Shadows, gradients, noise, a ruled or squared ground
-    and specks are taken away; a transparent ground takes the colour that the ink is not.
+    image_size: the images' rows and columns; ground: the gray level of their background. Returns no images if
+    there is no ink. Assumes that most of the picture's border is ground, lighter or darker than the ink, and
+    that things stand side by side with gaps between them. Removes shadows, gradients, noise, ruled or squared
+    paper and specks. A transparent ground becomes white or black, whichever the ink is not.
     """
     return [_place(ink, image_size, ground) for ink in _find(_opaque(picture))]
 
 
 def has_form(picture: Image.Image, image_size: tuple[int, int], ground: int) -> bool:
-    """Whether a picture has the form of the data set's images, so that `as_is` is right for it.
+    """Whether a picture already has the form of the data set's images, so that it needs only `as_is`.
 
-    That is so if it is gray, as large as they are, and its ink stands on `ground`, large and in the middle.
+    It does if it is gray and of the same size, and its ink is on `ground`, large and in the middle.
     """
     if picture.size != image_size[::-1] or picture.has_transparency_data:
         return False
@@ -112,15 +112,15 @@ def has_form(picture: Image.Image, image_size: tuple[int, int], ground: int) -> 
 
 
 def as_is(picture: Image.Image, image_size: tuple[int, int], ground: int) -> np.ndarray:
-    """The picture as an image, uint8 (rows, columns): made gray and as large, and nothing else."""
+    """The picture as an image, uint8 (rows, columns): only made gray and resized."""
     gray = _opaque(picture, ground).convert("L")
     return np.asarray(gray.resize(image_size[::-1], Image.Resampling.LANCZOS))
 
 
 def _opaque(picture: Image.Image, ground: int | None = None) -> Image.Image:
-    """A picture of any kind in red, green and blue.
+    """A picture of any mode converted to RGB.
 
-    ground: the gray level below what is transparent; without one, white or black, which the ink is not.
+    ground: the gray level below transparent pixels; by default white or black, whichever the ink is not.
     """
     if picture.mode.startswith("I;16"):
         levels = np.asarray(picture)
@@ -137,9 +137,9 @@ def _opaque(picture: Image.Image, ground: int | None = None) -> Image.Image:
 
 
 def _below(picture: Image.Image) -> int:
-    """White or black, whichever keeps what is seen of a transparent picture in sight.
+    """White or black, whichever keeps the opaque part of a transparent picture visible.
 
-    If most of the picture is seen, that is not ink but its ground, which goes on below.
+    If most of the picture is opaque, that part is not ink but the ground, which is continued below.
     """
     gray, seen = (np.asarray(band, np.float32) / 255 for band in picture.convert("LA").split())
     light = seen.any() and np.average(gray, weights=seen) >= 0.5
@@ -147,9 +147,9 @@ def _below(picture: Image.Image) -> int:
 
 
 def _find(picture: Image.Image, closer: bool = True) -> list[np.ndarray]:
-    """The ink of each thing in a picture of red, green and blue: 0 to 1, float32 (rows, columns), cut out.
+    """The ink of each thing in an RGB picture: 0 to 1, float32 (rows, columns), cropped to the thing.
 
-    Looked for in a reduced picture; if all of it lies in a small part, once more in that part alone.
+    It is looked for in a reduced picture and, if all ink lies in a small part, once more in that part.
     """
     scale = min(1, WORKING / max(picture.size))
     size = [max(1, round(side * scale)) for side in picture.size]
@@ -165,21 +165,21 @@ def _find(picture: Image.Image, closer: bool = True) -> list[np.ndarray]:
             part = max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height)
             return _find(picture.crop(part), closer=False)
     soft = np.clip(strength / threshold - 0.5, 0, 1)
-    inks = [soft * _grown(thing, 1) for thing in things]  # with its smooth edge
+    inks = [soft * _grown(thing, 1) for thing in things]  # with smooth edges
     return [_cut(ink, ink > 0) for ink in inks]
 
 
 def _strength(colours: np.ndarray) -> tuple[np.ndarray, float]:
-    """How much each pixel differs from the ground towards the ink, in gray levels, and from where on it is
-    ink: from infinity on if nothing differs enough.
+    """How much each pixel differs from the ground towards the ink, float32 (rows, columns), in gray levels,
+    and the threshold above which it is ink: infinity if nothing differs enough.
 
     colours: float32 (rows, columns, 3).
     """
     window = max(3, round(WINDOW * max(colours.shape)))
-    step = 2 if max(colours.shape) > WORKING / 2 else 1  # every other pixel says enough of that
+    step = 2 if max(colours.shape) > WORKING / 2 else 1  # every other pixel is enough
     coarse = colours[::step, ::step]
     off = coarse - _local_mean(coarse, 2 * window // step)
-    # ink is the smaller part of what is around it, so that its differences are the larger ones
+    # ink is the smaller part of its surroundings, so it differs more from their mean
     towards = np.einsum("yxc,yx->c", off, np.square(off).sum(axis=2))
     strength = colours @ (towards / max(np.linalg.norm(towards), 1e-9))
     if min(strength.shape) >= 48:
@@ -189,7 +189,7 @@ def _strength(colours: np.ndarray) -> tuple[np.ndarray, float]:
     strength -= np.median(strength[~ink])
     threshold = _otsu(strength)
     ink = strength > threshold
-    if _crossings(ink) > CROSSINGS:  # ruled paper, whose lines are paler than ink
+    if _crossings(ink) > CROSSINGS:  # ruled paper: lines are paler than ink
         threshold = _otsu(strength[ink])
         ink = strength > threshold
     faint = not ink.any() or strength[ink].mean() < CONTRAST
@@ -202,7 +202,7 @@ def _border(values: np.ndarray) -> np.ndarray:
 
 
 def _otsu(values: np.ndarray) -> float:
-    """The threshold that parts values best in two groups, each of small variance (Otsu, 1979)."""
+    """The threshold that splits values into two groups of least variance (Otsu, 1979)."""
     counts, edges = np.histogram(values, 128)
     middles = (edges[:-1] + edges[1:]) / 2
     below, sums = np.cumsum(counts), np.cumsum(counts * middles)
@@ -213,7 +213,7 @@ def _otsu(values: np.ndarray) -> float:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Each value as a mean of itself and its neighbours, near ones weighing more."""
+    """The weighted mean of each value and its neighbours, in which nearer ones count more."""
     for axis in (0, 1):
         padded = np.pad(values, [(1, 1) if axis == each else (0, 0) for each in (0, 1)], mode="edge")
         before, after = (padded[:-2], padded[2:]) if axis == 0 else (padded[:, :-2], padded[:, 2:])
@@ -222,7 +222,7 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 
 
 def _local_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """The mean of what lies in a square window around each of the values (rows, columns, …)."""
+    """The mean in a square window around each of the values, (rows, columns, …)."""
     sums, half = values.astype(float), window // 2
     for axis in 0, 1:
         length = sums.shape[axis]
@@ -235,7 +235,7 @@ def _local_mean(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def _opened(values: np.ndarray, window: int) -> np.ndarray:
-    """Values without what is higher and narrower than the window: the local ground, also in a shadow."""
+    """Values (rows, columns) without peaks narrower than the window: the local ground, also in a shadow."""
     values = np.pad(values, window - 1, constant_values=np.inf)  # a window may reach over the border
     for extremum in np.minimum, np.maximum:
         for _ in range(2):
@@ -254,7 +254,8 @@ def _crossings(ink: np.ndarray) -> int:
 
 
 class _Piece(NamedTuple):
-    """Ink of one piece, or what belongs together: a mask (rows, columns), and its box, ends excluded."""
+    """A connected piece of ink, or several that belong together: a mask (rows, columns), and its box, ends
+    excluded."""
 
     mask: np.ndarray
     top: int
@@ -275,7 +276,7 @@ class _Piece(NamedTuple):
         return max(self.sides[0], self.sides[1] / 2)
 
     def gap(self, other: "_Piece") -> int:
-        """Empty columns between the two; below 0, how many both have."""
+        """The number of empty columns between the two; if negative, of columns that both have."""
         return max(self.left, other.left) - min(self.right, other.right)
 
     def with_(self, other: "_Piece") -> "_Piece":
@@ -283,10 +284,10 @@ class _Piece(NamedTuple):
 
 
 def _things(ink: np.ndarray) -> list[np.ndarray]:
-    """The things in a mask of ink, a mask each, left to right.
+    """The things in a mask of ink, one mask each, from left to right.
 
-    Large pieces beside each other are things of their own, a small piece belongs to the thing that is near.
-    Specks, dots and what lies along the border are no ink.
+    Large pieces side by side are separate things; a small piece belongs to the nearest thing. Specks, dots
+    and lines along the border are not ink.
     """
     labels = _labelled(ink)
     areas = np.bincount(labels.ravel())[1:]
@@ -317,12 +318,12 @@ def _things(ink: np.ndarray) -> list[np.ndarray]:
 
 
 def _along_border(mask: np.ndarray) -> bool:
-    """Whether a piece takes most of a side of the picture: the edge of the paper, or a frame."""
+    """Whether a piece covers most of a side of the picture: the edge of the paper, or a frame."""
     return max(side.mean() for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1])) > 0.5
 
 
 def _is_ruled(piece: _Piece, pieces: list[_Piece]) -> bool:
-    """Whether a piece is a line from border to border or a frame, and something else is what was drawn."""
+    """Whether a piece is a line from border to border, or a frame, and another piece is the drawing."""
     rows, columns = piece.mask.shape
     others = [each for each in pieces if each is not piece and each.size > 0.2 * piece.size]
     if piece.sides == (rows, columns) or rows == piece.sides[0] or columns == piece.sides[1]:
@@ -345,14 +346,14 @@ def _is_ruled(piece: _Piece, pieces: list[_Piece]) -> bool:
 
 
 def _too_small(thing: _Piece) -> bool:
-    """Whether a thing is a speck or a dot of a pen."""
+    """Whether a thing is only a speck or a dot of a pen."""
     share = max(thing.sides) / max(thing.mask.shape)
     dot = min(thing.sides) > 0.6 * max(thing.sides) and thing.mask.sum() > 0.7 * np.prod(thing.sides)
     return max(thing.sides) < 4 or share < 0.04 or (dot and share < 0.12)
 
 
 def _labelled(mask: np.ndarray) -> np.ndarray:
-    """The connected pieces of a mask, also over corners, numbered from 1 on; 0 is not in the mask."""
+    """The 8-connected pieces of a mask, numbered from 1 on; 0 is outside the mask. int64 (rows, columns)."""
     padded = np.pad(mask, ((0, 0), (1, 1))).astype(np.int8)
     steps = np.diff(padded, axis=1)
     rows, starts = np.nonzero(steps == 1)
@@ -383,37 +384,37 @@ def _labelled(mask: np.ndarray) -> np.ndarray:
 
 
 def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Top, bottom, left and right of what is in a mask, the ends excluded."""
+    """Top, bottom, left and right of a mask's content, ends excluded."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
 def _cut(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The values in the box of what is in a mask."""
+    """The values in the box of a mask's content."""
     top, bottom, left, right = _box(mask)
     return values[top:bottom, left:right]
 
 
 def _grown(values: np.ndarray, radius: int) -> np.ndarray:
-    """Each value the largest within a square around it. values: 0 to 1, or a mask."""
+    """The largest value in a square of `radius` around each of the values, 0 to 1 or a mask."""
     levels = Image.fromarray((values * np.float32(255)).round().astype(np.uint8))
     return np.asarray(levels.filter(ImageFilter.MaxFilter(2 * radius + 1)), np.float32) / 255
 
 
 def _resized(ink: np.ndarray, times: float) -> np.ndarray:
-    """Ink so many times as large, its edges smooth."""
+    """Ink scaled by the factor `times`, with smooth edges."""
     size = [max(1, round(side * times)) for side in ink.shape[::-1]]
     return np.asarray(Image.fromarray(ink.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
 
 
 def _place(ink: np.ndarray, image_size: tuple[int, int], ground: int) -> np.ndarray:
-    """Ink, 0 to 1, as an image: reduced or enlarged, its centre of mass in the middle."""
+    """Ink, 0 to 1, as an image, uint8 `image_size`: resized, its centre of mass in the middle."""
     room = LONGEST * min(image_size)
-    if (times := -(-FINE // max(ink.shape))) > 1:  # for strokes to grow by less than a pixel
+    if (times := -(-FINE // max(ink.shape))) > 1:  # so that strokes can grow by less than a pixel
         ink = _resized(ink, times)
     mask = np.pad(ink > 0.5, 1)
     edges = sum(np.count_nonzero(np.diff(mask, axis=axis)) for axis in (0, 1))
-    width = 2.4 * np.count_nonzero(mask) / max(edges, 1)  # of a slanting stroke some edges count twice
+    width = 2.4 * np.count_nonzero(mask) / max(edges, 1)  # slanted edges count twice
     finest = STROKE * min(image_size) * max(ink.shape) / room
     if (radius := round((finest - width) / 2)) > 0:
         ink = _grown(np.pad(ink, radius), radius)

@@ -1,11 +1,11 @@
 """Send finished results to a tracker, without training.
 
     python -m apps.track wandb                        # of all models
-    python -m apps.track mlflow pytorch/sprint        # of one
+    python -m apps.track mlflow pytorch/sprint        # of one model
 
-Reads what is in outputs/: trained models with their curves and, where `evaluate`, `visualize` and the like
-have run, scores, tables and pictures. What the tracker has already is not sent again. docs/tracking.md says
-where it goes. Takes a second or two for each model.
+Reads outputs/: trained models with their curves and, if `evaluate`, `visualize` and `export` have run,
+scores, tables, pictures and ONNX files. What the tracker already has is not sent again. docs/tracking.md says
+where it goes. Takes one or two seconds for each model.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main() -> None:
         sent = feed.catch_up(tracker, runs)
     except Exception as error:  # whatever its library raises
         raise UserError(f"{tracker}: {feed.explain(tracker, error)}") from None
-    print(f"{tracker}: {sent} of {len(runs)} runs sent, the others were there")
+    print(f"{tracker}: {sent} of {len(runs)} runs sent, the others were there already")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""Search parameters with which a model is more accurate, on held-out training images alone.
+"""Search for parameters that make a model more accurate, judged only by held-out training images.
 
-    python -m apps.tune pytorch/cnn_dropout --trials 40          search, or go on with a search
-    python -m apps.tune pytorch/cnn_dropout --trials 40 --apply  and write what won into params.yaml
+    python -m apps.tune pytorch/cnn_dropout --trials 40          search, or continue a search
+    python -m apps.tune pytorch/cnn_dropout --trials 40 --apply  and write the best values into params.yaml
 
 tuning.yaml says what is tried. The first trial is the model as params.yaml has it; Optuna's TPE sampler
-chooses the others, `--together` at a time. A network's trial ends early if after an epoch it is less accurate
-than the median of earlier trials was at the same share of its epochs. The trials do not have the test images.
+chooses the others, `--together` at a time. A network's trial ends early if, after an epoch, it is less
+accurate than the median of earlier trials at the same share of their epochs. Trials do not get the test
+images.
 
-Writes outputs/tuning/<framework>/<model>/: trials.csv, a row a trial, and pictures. The table depends on
-seed, space, `--together`, data and code alone: not on `--jobs`, on timing, or on whether the search was
-killed. Started again, it goes on after the trials that are in the table.
+Writes outputs/tuning/<framework>/<model>/: trials.csv, a row for each trial, and pictures. The table depends
+only on seed, space, `--together`, data and code: not on `--jobs`, timing, or whether the search was killed.
+Started again, the search continues after the trials in the table.
 """
 
 import argparse
@@ -44,16 +45,16 @@ from stages.pictures import style
 SPACES = Path("tuning.yaml")
 FOLDER = results.OUTPUTS / "tuning"
 ENOUGH = 4
-"""How many earlier trials a median is of, at least."""
+"""The least number of earlier trials for a median."""
 COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 
 Number = Annotated[int, Field(strict=True)] | params.Number
 
 
 class Range(params.Section):
-    """Numbers from `low` to `high`, both included: whole ones if both are.
+    """Numbers from `low` to `high`, both included; integers if both are.
 
-    step: between neighbours, from `low` on. log: whether equal factors are equally likely.
+    step: between neighbours, from `low` on. log: whether numbers are uniform on a logarithmic scale.
     """
 
     low: Number
@@ -75,7 +76,7 @@ class Range(params.Section):
 
     @property
     def whole(self) -> bool:
-        """Whether the numbers are whole."""
+        """Whether the numbers are integers."""
         return isinstance(self.low, int) and isinstance(self.high, int) and isinstance(self.step, int | None)
 
 
@@ -88,8 +89,8 @@ Space = dict[str, Range | tuple[Any, ...]]
 class Row:
     """A line of trials.csv.
 
-    accuracies: on the held-out images after each epoch. values: of the space, by key. note: why it failed, or
-    which trial it repeats.
+    accuracies: on the held-out images after each epoch, 0 to 1. values: of the space, by key. note: why it
+    failed, or which trial it repeats.
     """
 
     trial: int
@@ -106,9 +107,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", metavar="framework/model")
-    parser.add_argument("--trials", type=int, default=40, metavar="N", help="in all, with earlier ones (40)")
+    parser.add_argument("--trials", type=int, default=40, metavar="N", help="in all, earlier ones too (40)")
     parser.add_argument("--together", type=int, default=4, metavar="N", help="chosen at once (4)")
-    parser.add_argument("--jobs", type=int, metavar="N", help="at work at once here; decides no result")
+    parser.add_argument("--jobs", type=int, metavar="N", help="running at once; changes no result")
     parser.add_argument("--apply", action="store_true", help="write the best values into params.yaml")
     arguments = parser.parse_args()
     for option in ("trials", "together", "jobs"):
@@ -122,10 +123,10 @@ def main() -> None:
 
 
 class Search:
-    """A search for a model's parameters. together: how many trials are chosen at once."""
+    """A search for a model's parameters. together: the number of trials that are chosen at once."""
 
     def __init__(self, model: str, together: int):
-        trials.make(model, {}, tests=False)  # is there such a model?
+        trials.make(model, {}, tests=False)  # raises if there is no such model
         self.model, self.together = model, together
         self.framework, self.name = model.split("/")
         self.entry = params.read(f"{self.framework}.{self.name}", dict)
@@ -140,23 +141,23 @@ class Search:
 
     @property
     def folder(self) -> Path:
-        """Where the table and the pictures are."""
+        """The folder of the table and the pictures."""
         return FOLDER / self.framework / self.name
 
     @property
     def group(self) -> str:
-        """Under which trackers show its trials."""
+        """The group of its trials in trackers."""
         return f"tuning-{self.framework}-{self.name}"
 
     def key(self, key: str, values: dict[str, Any]) -> str:
-        """What `dvc exp run -S` calls a key of the space, if the entry has these values."""
+        """The name of a key of the space in `dvc exp run -S`, if the model's entry has these values."""
         if not key.startswith("layers["):
             return f"{self.framework}.{self.name}.{key}"
         used = values.get("architecture", self.entry.get("architecture"))
         return f"{params.ARCHITECTURES}:{used}{key.removeprefix('layers')}"
 
     def trial(self, values: dict[str, Any], bars: dict[int, float]) -> trials.Trial:
-        """The trial of some values."""
+        """The trial of these values. bars: see the method `bars`."""
         changes = {self.key(key, values): value for key, value in values.items()}
         return trials.make(self.model, changes | self.always, tests=False, bars=bars, group=self.group)
 
@@ -173,9 +174,9 @@ class Search:
         return [model for model in same if model != self.model]
 
     def run(self, total: int, jobs: int) -> list[Row]:
-        """Run what is missing of `total` trials, and return them all.
+        """Run the missing ones of `total` trials, and return all.
 
-        Raises UserError if the table is of another search, or if all that it chose at first fail.
+        Raises UserError if the table is of another search, or if all chosen trials have failed.
         """
         rows = self.load()
         with (
@@ -184,7 +185,7 @@ class Search:
         ):
             show(bar, rows)
             for first in range(1, max(2, total), self.together):
-                begin = first if first > 1 else 0  # the model as it is goes with the first trials
+                begin = first if first > 1 else 0  # the unchanged model runs with the first trials
                 wanted = list(range(begin, min(total, first + self.together)))
                 if rows.keys() >= set(wanted):
                     continue
@@ -201,7 +202,7 @@ class Search:
     def run_together(
         self, pool: Executor, first: int, rows: dict[int, Row], wanted: list[int]
     ) -> Iterator[Row]:
-        """The rows of the wanted trials that are missing, as they end. Equal values are tried once."""
+        """Run the wanted trials that are missing; yield rows as trials end. Equal values are tried once."""
         earlier = [rows[number] for number in range(first)] if first > 1 else []
         values = {row.trial: row.values for row in earlier}
         values |= dict(enumerate(self.choose(first, earlier), start=first))
@@ -221,9 +222,9 @@ class Search:
                 yield replace(twin, trial=number, note=twin.note or f"as trial {twin.trial}")
 
     def choose(self, first: int, earlier: list[Row]) -> list[dict[str, Any]]:
-        """What is tried in the trials from `first` on, by what came of the earlier ones.
+        """The values of the trials from `first` on, chosen by the results of the earlier ones.
 
-        A function of these alone: a sampler that is made anew each time does not know of interruptions.
+        They depend on these alone: with a new sampler each time, interruptions make no difference.
         """
         optuna = load_optuna()
         distributions = {key: distribution(optuna, choice) for key, choice in self.space.items()}
@@ -238,7 +239,7 @@ class Search:
         return [{key: decoded(self.space[key], value) for key, value in one.items()} for one in asked]
 
     def bars(self, values: dict[str, Any], earlier: list[Row]) -> dict[int, float]:
-        """Below which accuracy a trial of these values ends, by epoch; none after the last."""
+        """By epoch, the accuracy below which a trial of these values ends; none for the last epoch."""
         epochs = values.get("epochs") or self.entry.get("epochs", 0)
         curves = [row.accuracies for row in earlier if row.state == COMPLETE]
         found = {}
@@ -250,7 +251,7 @@ class Search:
         return found
 
     def judge(self, number: int, values: dict[str, Any], result: trials.Result) -> Row:
-        """The row of a trial that has run."""
+        """The row of a finished trial."""
         accuracies = tuple(round(epoch["validation_accuracy"], 6) for epoch in result.history)
         state = FAILED if result.failure else PRUNED if result.ended else COMPLETE
         accuracy = loss = None
@@ -261,7 +262,7 @@ class Search:
         return Row(number, state, accuracy, loss, accuracies, result.failure or "", values)
 
     def load(self) -> dict[int, Row]:
-        """The trials that have been, by number. Raises UserError if they are of another search."""
+        """The earlier trials by number. Raises UserError if they are of another search."""
         now = asdict(self.trial({}, {})) | {
             "space": {key: repr(choice) for key, choice in self.space.items()},
             "together": self.together,
@@ -275,13 +276,13 @@ class Search:
             then = json.loads(path.read_text(encoding="utf-8"))
             if other := [key for key in now if then.get(key) != now[key]]:
                 raise UserError(
-                    f"{table} is of a search with other {', '.join(other)}: `rm -r {self.folder}` begins anew"
+                    f"{table} is of a search with other {', '.join(other)}: `rm -r {self.folder}` starts over"
                 )
         with reading(table, "holds no trials", remedy=f"rm -r {self.folder}"):
             return {row.trial: row for row in read_rows(table.read_text(encoding="utf-8"), list(self.space))}
 
     def save(self, rows: dict[int, Row]) -> None:
-        """Replace the table in one step: a killed search leaves the one or the other."""
+        """Replace the table in one step: a killed search leaves the old or the new one."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow([*COLUMNS, *self.space])
@@ -298,7 +299,7 @@ COLUMNS = ("trial", "state", "validation_accuracy", "validation_log_loss", "accu
 
 
 def read_rows(text: str, keys: Sequence[str]) -> Iterator[Row]:
-    """The rows of a text of trials.csv. Raises one of errors.DAMAGE if it is something else."""
+    """The rows of a trials.csv, given as text. Raises one of errors.DAMAGE if it is something else."""
     for cells in csv.DictReader(io.StringIO(text)):
         accuracy, loss = (float(cells[name]) if cells[name] else None for name in COLUMNS[2:4])
         yield Row(
@@ -341,7 +342,7 @@ def load_optuna() -> Any:
 
 
 def distribution(optuna: Any, choice: Range | tuple[Any, ...]) -> Any:
-    """How Optuna describes a key's values: those of a list by their places, for they may be anything."""
+    """A key's values for Optuna; those of a list by their indices, because they may be of any type."""
     if isinstance(choice, tuple):
         return optuna.distributions.CategoricalDistribution(range(len(choice)))
     if choice.whole:
@@ -350,14 +351,14 @@ def distribution(optuna: Any, choice: Range | tuple[Any, ...]) -> Any:
 
 
 def decoded(choice: Range | tuple[Any, ...], value: Any) -> Any:
-    """A value of Optuna's as it stands in params.yaml: numbers that are not whole have three digits."""
+    """Optuna's value as params.yaml has it: numbers other than integers have three significant digits."""
     if isinstance(choice, tuple):
         return choice[value]
     return value if choice.whole else min(max(float(f"{value:.3g}"), choice.low), choice.high)
 
 
 def as_trial(optuna: Any, row: Row, space: Space, distributions: dict[str, Any]) -> Any:
-    """A row as Optuna's trial; None if it has values that the space has not, as params.yaml may."""
+    """A row as Optuna's trial; None if its values, as those of params.yaml may, lie outside the space."""
     complete = row.state == COMPLETE
     states = optuna.trial.TrialState
     try:
@@ -376,13 +377,13 @@ def as_trial(optuna: Any, row: Row, space: Space, distributions: dict[str, Any])
 
 
 def best(rows: Iterable[Row]) -> Row | None:
-    """The row of the highest accuracy, of equal ones that with the lowest log loss, the earliest of these."""
+    """The row with the highest accuracy; among equal ones, the lowest log loss decides, then the order."""
     complete = [row for row in rows if row.state == COMPLETE]
     return max(complete, key=lambda row: (row.validation_accuracy, -row.validation_log_loss), default=None)
 
 
 def show(bar: tqdm, rows: dict[int, Row], row: Row | None = None) -> None:
-    """The best so far beside the bar; where there is no terminal, a line for the trial that has ended."""
+    """Show the best trial so far beside the bar; without a terminal, print a line for the ended trial."""
     leader = best(rows.values())
     so_far = f"best {leader.validation_accuracy:.2%} (trial {leader.trial})" if leader else ""
     bar.set_postfix_str(so_far)
@@ -393,7 +394,7 @@ def show(bar: tqdm, rows: dict[int, Row], row: Row | None = None) -> None:
 
 @contextmanager
 def alone(search: Search) -> Iterator[None]:
-    """Raise UserError if another process is at the same search."""
+    """Raise UserError if another process runs the same search."""
     search.folder.mkdir(parents=True, exist_ok=True)
     with (search.folder / "search.lock").open("w") as file:
         try:
@@ -404,7 +405,7 @@ def alone(search: Search) -> Iterator[None]:
 
 
 def draw(search: Search, rows: list[Row]) -> None:
-    """Write the pictures: the course of the search and, from ENOUGH complete trials on, what mattered."""
+    """Write the pictures: the course of the search and, if there are enough trials, the importances."""
     style.save(search.folder / "course.png", partial(pictures.draw_course, search.model, rows))
     weights = importances(search.space, rows)
     if len(weights) < 2:
@@ -416,7 +417,10 @@ def draw(search: Search, rows: list[Row]) -> None:
 
 
 def importances(space: Space, rows: list[Row]) -> dict[str, float]:
-    """The share of each key in how accuracies differ, the largest first; none for too few trials."""
+    """The importance of each key, its share in the differences of accuracy, the largest first.
+
+    Empty if fewer than ENOUGH different accuracies are known.
+    """
     optuna = load_optuna()
     study = optuna.create_study(direction="maximize")
     distributions = {key: distribution(optuna, choice) for key, choice in space.items()}
@@ -428,15 +432,15 @@ def importances(space: Space, rows: list[Row]) -> dict[str, float]:
 
 
 def report(search: Search, rows: list[Row], apply: bool) -> None:
-    """Print what won and, with `apply`, write it into params.yaml and architectures.yaml."""
+    """Print the best trial and, with `apply`, write its values into params.yaml and architectures.yaml."""
     now, winner = rows[0], best(rows)
     if winner is None:
-        raise UserError(f"none of {len(rows)} trials came to its end")
+        raise UserError(f"none of {len(rows)} trials was completed")
     had = f"{now.validation_accuracy:.2%}" if now.state == COMPLETE else now.state
     print(
         f"{search.model}: trial {winner.trial} of {len(rows)} is the best, {winner.validation_accuracy:.2%} "
-        f"of {len(search.labels):,} held-out images; as params.yaml has it: {had}. The best of many looks "
-        "slightly better than it is."
+        f"of {len(search.labels):,} held-out images; with the values in params.yaml: {had}. The best of many "
+        "looks slightly better than it is."
     )
     changes = {key: value for key, value in winner.values.items() if value != now.values[key]}
     if not changes or winner is now:
@@ -448,7 +452,7 @@ def report(search: Search, rows: list[Row], apply: bool) -> None:
         if apply:
             write(full, value)
     if any(key.startswith("layers[") for key in changes) and (others := search.others()):
-        print(f"  of the same architecture, and trained again with it: {', '.join(others)}")
+        print(f"  these models have the same architecture and will be trained again: {', '.join(others)}")
     if apply:
         print(f"written; `dvc repro train_{search.framework}@{search.name}` trains it")
     else:
@@ -457,7 +461,7 @@ def report(search: Search, rows: list[Row], apply: bool) -> None:
 
 
 def write(key: str, value: Any) -> None:
-    """Change one value in params.yaml or architectures.yaml, as DVC does it: the other lines stay."""
+    """Change one value in params.yaml or architectures.yaml as DVC does, leaving the other lines alone."""
     from dvc.utils.serialize import modify_yaml
 
     path, _, rest = key.rpartition(":")

@@ -1,9 +1,9 @@
-"""Show the models that are training, their epochs and losses, new every second.
+"""Show the models that are training, with epochs and losses, every second.
 
     make watch      (python -m apps.watch)
 
-Reads what the trainers write while they train, whether or not trackers follow them. Where TensorBoard is
-installed its page is served, too; it shows the runs of TRACKERS=tensorboard. Ctrl-C ends both.
+Reads the files that trainers write while they train, with or without trackers. If TensorBoard is installed,
+its page is served, too; it shows the runs of TRACKERS=tensorboard. Ctrl-C ends both.
 """
 
 import csv
@@ -23,11 +23,11 @@ from stages.common import results
 from stages.console import command
 
 EVERY = 1.0
-"""Seconds between two looks."""
+"""Seconds between two updates."""
 PORT = 6006
-"""TensorBoard's, or the next that is free."""
+"""TensorBoard's port, or the next free one."""
 RECENT = 100
-"""How many steps the loss shown is the mean of."""
+"""The number of steps over which the shown loss is averaged."""
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
 
 @contextmanager
 def tensorboard() -> Iterator[str]:
-    """Serve TensorBoard's page during the block; where that is."""
+    """Serve TensorBoard's page during the block; yield a line that says where."""
     if importlib.util.find_spec("tensorboard") is None:
         yield "TensorBoard is not installed: `make tracking` installs it"
         return
@@ -63,7 +63,7 @@ def tensorboard() -> Iterator[str]:
 
 
 def free_port() -> int:
-    """The first port from PORT on that nothing on this machine listens at."""
+    """The first free port from PORT on."""
     for port in count(PORT):
         with closing(socket.socket()) as tried:
             if tried.connect_ex(("localhost", port)):
@@ -77,7 +77,7 @@ def overview() -> str:
 
 
 def state(folder: Path) -> str:
-    """How far a model is whose results are being written to this folder."""
+    """The progress of the model whose results are being written to this folder."""
     name = f"{folder.parent.name}/{folder.stem}"
     losses, epochs = (rows(folder / f"{kind}.csv") for kind in ("losses", "history"))
     if not losses:
@@ -92,7 +92,7 @@ def state(folder: Path) -> str:
 
 
 def rows(path: Path) -> list[dict[str, str]]:
-    """The whole rows of a table that is being written; none if it is not there, or not any more."""
+    """The complete rows of a table that is being written; none if the file is missing, or gone by now."""
     try:
         *whole, _ = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:

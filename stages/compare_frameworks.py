@@ -1,12 +1,12 @@
-"""Load trained networks of each framework in the others and compare what they say.
+"""Load trained networks of each framework into the others and compare their logits.
 
     python -m stages.compare_frameworks
 
-Which networks: `parity` in params.yaml, a model of each framework. All have one architecture, and each is
-loaded by all frameworks, which see the same test images on the CPU. Reads data/test_images.npy and
-outputs/models/; writes outputs/parity.csv: model, target (the other framework), difference (the largest
-of a logit), other_classes (images that get another class), ties (those of them whose two largest logits
-lie within TIE of each other).
+`parity` in params.yaml names one network of each framework, all of one architecture. Each is loaded into all
+frameworks, which get the same test images on the CPU. Reads data/test_images.npy and outputs/models/. Writes
+outputs/parity.csv: model, target (the other framework), difference (the largest absolute one of a logit),
+other_classes (how many images get another class), ties (how many of these have their two largest logits
+within TIE of each other).
 """
 
 import io
@@ -27,12 +27,12 @@ from stages.models import pytorch, scratch, tensorflow
 from stages.models.tensorflow import tf
 
 TIE = 1e-4
-"""Logits that rounding may exchange: it moves each by less than half of this, as tests hold."""
+"""Rounding may swap logits that differ by up to this: it changes each by less than half of it (tested)."""
 FRAMEWORKS = {"pytorch": pytorch, "tensorflow": tensorflow, "scratch": scratch}
 
 
 class Parity(params.Section):
-    """The model of each framework that is compared."""
+    """The models to compare, one of each framework."""
 
     pytorch: params.Name
     tensorflow: params.Name

@@ -1,12 +1,12 @@
-"""Compare the models with each other, and with what they predict together.
+"""Compare the models with each other and with two ensembles of them.
 
     python -m stages.compare_models
 
-Reads data/dataset.json, data/test_labels.npy, outputs/predictions/ and, from outputs/tables/summary.csv,
-which models there are. Writes outputs/ensembles/: mean.npy, the mean of all models' probabilities, in the
-form of predictions, and vote.npy, the classes that most models predict, uint8 (n,). Writes
-outputs/comparison/*.csv: the tables of `evaluate` for these two ensembles, every two models (pairs) and what
-each adds to the mean (contributions). Takes about 3 s for 25 models and 10,000 images.
+Reads data/dataset.json, data/test_labels.npy, outputs/predictions/ and, from outputs/tables/summary.csv, the
+names of the models. Writes outputs/ensembles/: mean.npy, the mean of all models' probabilities, float32
+(n, classes), and vote.npy, the class that most models predict, uint8 (n,). Writes outputs/comparison/*.csv:
+the tables of `evaluate` for both ensembles, each pair of models (pairs) and what each model adds to the mean
+(contributions). Takes about 3 s for 25 models and 10,000 images.
 """
 
 from stages.common import dataset, files, results

@@ -4,13 +4,13 @@
 
 Reads data.dataset from params.yaml: mnist, fashion_mnist, kmnist, or a folder of your own.
 Writes data/{train,test}_{images,labels}.npy, and data/dataset.json with what later stages need to know: name,
-class names, image size, gray level of the background, counts. Needs some seconds; later runs find the files
+class names, image size, gray level of the background, counts. Takes some seconds; later runs find the files
 in the user's cache folder and download nothing.
 
 A folder of your own holds train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
 t10k-labels-idx1-ubyte, plain or .gz: 2 to 100 classes, 8 to 64 rows and columns, at least 4 test images.
-The labels may be any numbers, and name the classes. Or a file classes.txt in the folder names them (UTF-8,
-a name a line): its first line is label 0, or label 1 if the labels go from 1 to the number of lines.
+The labels may be any numbers, which name the classes. A file classes.txt in the folder can give other names
+(UTF-8, one per line): its first line is label 0, or label 1 if the labels go from 1 to the number of lines.
 """
 
 from contextlib import suppress
@@ -62,7 +62,7 @@ def find_folder(name: str) -> Path:
     Raises UserError if there is none.
     """
     folder = Path(name)
-    with suppress(RuntimeError):  # ~somebody who does not exist
+    with suppress(RuntimeError):  # ~ and an unknown user
         folder = folder.expanduser()
     if not (name and folder.is_dir()):
         raise UserError(
@@ -88,9 +88,9 @@ def check(arrays: dict[str, np.ndarray], paths: dict[str, Path]) -> None:
 def number_labels(
     arrays: dict[str, np.ndarray], paths: dict[str, Path], names: tuple[str, ...] | None
 ) -> tuple[str, ...]:
-    """Number the labels in `arrays` from 0, and return the names of the classes in this order.
+    """Number the labels in `arrays` from 0, in place, and return the names of the classes in this order.
 
-    With `names`, a label is a place in them, counted from 0 or 1; without, each different label is a class.
+    With `names`, a label is an index of them, from 0 or 1 on; without, each different label is a class.
     Raises UserError, naming the file, if there are too few or too many classes or a label has no name.
     """
     values = np.union1d(arrays["train_labels"], arrays["test_labels"])

@@ -1,11 +1,11 @@
-"""Write the page that one draws on, with networks in it that answer in the browser itself.
+"""Write the page to draw on, whose networks answer in the browser itself.
 
     python -m stages.draw_page
 
 Reads data/dataset.json, outputs/tables/summary.csv and outputs/models/. Writes outputs/draw_page/index.html:
-one file that works from a double click and from any web server, without a network and without a program. The
-networks whose weights take less than 1 MB are in it, the most accurate first; stages/drawing/network.js
-computes them. Takes 0.5 s.
+one file that works from a double click or a web server, offline and without a program behind it. It contains
+the networks whose weights take less than 1 MB, the most accurate first; stages/drawing/network.js computes
+them. Takes 0.5 s.
 """
 
 import base64
@@ -24,11 +24,11 @@ from stages.console.errors import reading
 PARTS = Path(__file__).parent / "drawing"
 PAGE = results.OUTPUTS / "draw_page"
 LARGEST = 1_000_000
-"""Bytes of a network's weights that a page still holds."""
+"""Only networks with fewer bytes of weights are in the page."""
 NEEDED = {"recipe", "architecture", "image_size", "ground"}
-"""Of model.json, what it takes to compute a network."""
+"""The parts of model.json that computing a network needs."""
 PAD = 420
-"""Pixels of the pad's longer side."""
+"""Length of the pad's longer side, in pixels."""
 
 
 def main() -> None:
@@ -54,14 +54,14 @@ def main() -> None:
 
 
 def weights_of(model: str) -> Path:
-    """The file with a network's arrays; classifiers have none."""
+    """The file with a network's weights; other classifiers have none."""
     return results.folder(*model.split("/")) / "weights.safetensors"
 
 
 def evaluated() -> dict[str, float | None]:
-    """The evaluated models as framework/name, the most accurate first, and above what an answer is sure.
+    """The evaluated models as framework/name, the most accurate first, with their thresholds of sure answers.
 
-    That is None for a model whose held-out images do not tell.
+    The threshold is None for a model with too few held-out images.
     """
     path = results.OUTPUTS / "tables" / "summary.csv"
     with reading(path, "is no table of results"), path.open(encoding="utf-8", newline="") as file:
@@ -71,7 +71,7 @@ def evaluated() -> dict[str, float | None]:
 
 
 def pad_size(image_size: tuple[int, int]) -> tuple[int, int]:
-    """Width and height of the pad, pixels, in the shape of images of `image_size` (rows, columns)."""
+    """Width and height of the pad in pixels, with the shape of images of `image_size` (rows, columns)."""
     rows, columns = image_size
     return round(PAD * columns / max(image_size)), round(PAD * rows / max(image_size))
 
@@ -85,7 +85,7 @@ def render(
     """The page, and the Content-Security-Policy that lets it do what it does and nothing else.
 
     models: their names in the page's order, each with the probability above which its answer is sure.
-    networks: what ask_network.js asks, in the same order; None if a program answers.
+    networks: for ask_network.js, in the same order; None if a program answers instead.
     """
     in_browser = networks is not None
     names = "pad.js", "ask_network.js" if in_browser else "ask_program.js", "page.js"
@@ -129,17 +129,17 @@ def render(
 
 
 def part(name: str) -> str:
-    """A file of the page as it is."""
+    """The text of one of the page's files."""
     return (PARTS / name).read_text(encoding="utf-8")
 
 
 def digest(text: str) -> str:
-    """How a policy names a script or style that may stand in the page."""
+    """The name by which a policy allows a script or style in the page."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}'"
 
 
 def embedded(content: Any) -> str:
-    """JSON for a script element, which no text in it can end."""
+    """JSON for a script element, escaped so that no text in it can end the element."""
     return json.dumps(content, ensure_ascii=False).replace("<", "\\u003c")
 
 

@@ -1,4 +1,4 @@
-"""Place the test images on a plane, like beside like, by PCA and by t-SNE.
+"""Place the test images in two dimensions, similar ones close together, by PCA and t-SNE.
 
     python -m stages.embed_images
 
@@ -39,22 +39,23 @@ def main() -> None:
     text = table.to_csv(index=False, lineterminator="\n", float_format="%.5g")
     with files.replacing(results.OUTPUTS / "embedding.csv") as (partial,):
         files.write_text(partial, text)
-    print(f"{len(table)} test images on a plane")
+    print(f"{len(table)} test images in two dimensions")
 
 
 def embed(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of the first IMAGES of `rows`, float32 (n, pixels): PCA (n', 50) of all rows, and t-SNE (n', 2) of it.
+    """Coordinates of the first IMAGES of `rows`: PCA, (images, 50), and t-SNE of these, (images, 2).
 
-    PCA: Hotelling, 1933. t-SNE: van der Maaten and Hinton, 2008, JMLR 9. Fewer than 50 rows have as
-    many components as there are rows. Raises UserError for fewer than four, or if all are the same.
+    rows: float32 (n, pixels); PCA is fitted to all of them. Fewer than 50 rows have as many components. PCA:
+    Hotelling, 1933. t-SNE: van der Maaten and Hinton, 2008, JMLR 9. Raises UserError for fewer than four
+    rows, or if all are equal.
     """
     if len(rows) < 4:
-        raise UserError(f"{dataset.FOLDER}: {len(rows)} test images; t-SNE takes at least 4")
+        raise UserError(f"{dataset.FOLDER}: {len(rows)} test images; t-SNE needs at least 4")
     pca = PCA(min(COMPONENTS, *rows.shape), random_state=0)
-    with np.errstate(invalid="ignore"):  # the share of the variance, if there is none
+    with np.errstate(invalid="ignore"):  # shares of the variance, if it is 0
         components = pca.fit(rows).transform(rows[:IMAGES])
     if np.ptp(components, axis=0).max() < 1e-6:
-        raise UserError(f"{dataset.FOLDER}: the test images are all the same; t-SNE takes different ones")
+        raise UserError(f"{dataset.FOLDER}: the test images are all equal; t-SNE needs different ones")
     tsne = TSNE(
         perplexity=min(PERPLEXITY, (len(components) - 1) / 3),
         init="pca",

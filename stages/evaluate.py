@@ -1,12 +1,12 @@
-"""Compare every model's predictions with the labels, each model by itself.
+"""Score each model: compare its predictions with the labels.
 
     python -m stages.evaluate
 
 Reads data/dataset.json, data/{train,test}_labels.npy, outputs/{models,predictions,validation}/ and, from
-params.yaml, the names of the models. Scores the models that are trained, names the others, and removes what
-models that are no longer in params.yaml left. Writes outputs/metrics/<framework>/<model>.json, the scalars
-that `dvc metrics` shows, and outputs/tables/*.csv, tidy tables with a column `model` that holds
-framework/model. Takes about 1.5 s for 25 models and 10,000 images.
+params.yaml, the names of the models. Scores the trained models, names the others, and removes the results of
+models that are no longer in params.yaml. Writes outputs/metrics/<framework>/<model>.json, the scalars that
+`dvc metrics` shows, and outputs/tables/*.csv, tidy tables with a column `model` that holds framework/model.
+Takes about 1.5 s for 25 models and 10,000 images.
 """
 
 from functools import cache
@@ -25,7 +25,7 @@ from stages.evaluation import scores, tables
 METRICS = results.OUTPUTS / "metrics"
 SCALARS = ("accuracy", "log_loss", "validation_accuracy", "validation_log_loss")
 LEFT = {"model.json", "weights.safetensors", "classifier.skops", "history.csv", "losses.csv"}
-"""What a trainer may leave in a model's folder."""
+"""The files that a trainer may write into a model's folder."""
 
 Model = tuple[str, str]
 """Framework and name."""
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def why_not(framework: str, name: str, data: dataset.Dataset) -> str | None:
-    """Why a model's results cannot be scored: not there, or from other data. None if they can."""
+    """Why a model cannot be scored: it is not trained, or trained on other data. None if it can be."""
     if not all(path.exists() for path in results.all_of(framework, name)):
         return "not trained"
     described = results.load_description(framework, name)
@@ -98,7 +98,7 @@ def why_not(framework: str, name: str, data: dataset.Dataset) -> str | None:
 
 
 def in_words(missing: dict[Model, str]) -> str:
-    """Which models are not scored, why, and how to train them."""
+    """A message: which models are not scored, why, and how to train them."""
     reasons: dict[str, list[str]] = {}
     for (framework, name), reason in missing.items():
         reasons.setdefault(reason, []).append(f"{framework}/{name}")
@@ -111,8 +111,8 @@ def in_words(missing: dict[Model, str]) -> str:
 def assess_validation(
     framework: str, name: str, labels: np.ndarray, classes: tuple[str, ...], wrong_answers: float
 ) -> scores.Scalars:
-    """What a model's predictions for its held-out images say, whose labels these are. None if there are
-    none."""
+    """The scores of a model's predictions for its held-out images, whose labels are `labels`; None if there
+    are none."""
     path = results.validation(framework, name)
     probabilities = results.load_probabilities(path, len(labels), len(classes))
     if not len(labels):
@@ -126,7 +126,7 @@ def assess_validation(
 
 
 def remove_leftovers(wanted: list[Model]) -> None:
-    """Remove what models that are no longer in params.yaml left, if it has exactly a trainer's form."""
+    """Remove the results of models that are no longer in params.yaml, if nothing but a trainer wrote them."""
     for folder in sorted((results.OUTPUTS / "models").glob("*/*/")):
         framework, name = folder.parts[-2:]
         if framework in FRAMEWORKS and (framework, name) not in wanted and is_result(folder, framework, name):
@@ -136,7 +136,7 @@ def remove_leftovers(wanted: list[Model]) -> None:
 
 
 def is_result(folder: Path, framework: str, name: str) -> bool:
-    """Whether a trainer, and nobody else, has left what is in the folder and beside it."""
+    """Whether the folder, and the model's other results, are exactly what a trainer writes."""
     inside = {path.name for path in folder.iterdir()}
     beside = results.all_of(framework, name)[1:]
     if folder.is_symlink() or inside - LEFT or not all(path.is_file() for path in beside):
@@ -149,7 +149,7 @@ def is_result(folder: Path, framework: str, name: str) -> bool:
 
 
 def print_summary(summary: pd.DataFrame) -> None:
-    """The accuracies with their intervals, and the losses, best accuracy first."""
+    """Print the accuracies with their intervals, and the losses, the best accuracy first."""
     for row in summary.sort_values("accuracy", ascending=False, kind="stable").itertuples():
         interval = f"[{row.accuracy_low:.2%}, {row.accuracy_high:.2%}]"
         validation = "" if pd.isna(row.validation_accuracy) else f"  validation {row.validation_accuracy:.2%}"

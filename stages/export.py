@@ -1,11 +1,11 @@
-"""Export every trained model as one ONNX file, which answers without the library that trained it.
+"""Export every trained model as one ONNX file, which predicts without the library that trained it.
 
     python -m stages.export
 
-Reads data/dataset.json, data/test_images.npy, outputs/{models,predictions}/ and, from outputs/tables/, which
-models are evaluated and how sure an answer of theirs must be. Writes outputs/onnx/<framework>/<model>.onnx:
-`images`, uint8 (n, rows, columns), to `probabilities`, float32 (n, classes), with a description, see
-common/exported.py. Each file must predict what the model itself predicted for the first 500 test images.
+Reads data/dataset.json, data/test_images.npy, outputs/{models,predictions}/ and, from outputs/tables/, the
+evaluated models and their thresholds of sure answers. Writes outputs/onnx/<framework>/<model>.onnx: `images`,
+uint8 (n, rows, columns), to `probabilities`, float32 (n, classes), with a description, see
+common/exported.py. Each file must give the model's own predictions for the first 500 test images.
 """
 
 from importlib import import_module
@@ -21,10 +21,10 @@ from stages.exporters.graph import Graph
 from stages.models import sklearn
 
 BUILDERS = classifiers, neighbors, trees
-"""Importing them registers what they can build."""
+"""Importing these modules registers their builders."""
 CHECKED = 500
 TOLERANCE = 1e-4
-"""How far a probability may be from the model's own, and of how near two either may be the larger one."""
+"""How far a probability may be from the model's own. So two that are nearly equal may change places."""
 
 
 def main() -> None:
@@ -52,9 +52,9 @@ def main() -> None:
 
 
 def to_onnx(model: str, sure_above: float | None) -> bytes:
-    """The file of the trained model framework/name.
+    """The ONNX file of the trained model framework/name. sure_above: its threshold of sure answers, if any.
 
-    Raises NotImplementedError if it is a classifier that nothing in stages/exporters/ can build.
+    Raises NotImplementedError if nothing in stages/exporters/ can build it.
     """
     described = results.load_description(*model.split("/"))
     graph, classes = Graph(), len(described.classes)
@@ -72,9 +72,9 @@ def to_onnx(model: str, sure_above: float | None) -> bytes:
 
 
 def compare(content: bytes, model: str, images: np.ndarray, expected: np.ndarray) -> list[int]:
-    """The places of the images to which an exported file gives another class than the model: ties.
+    """The indices of the images that get another class from an exported file than from the model: ties.
 
-    images: uint8 (n, rows, columns). expected: what the model predicted, float32 (n, classes). Raises
+    images: uint8 (n, rows, columns). expected: the model's own probabilities, float32 (n, classes). Raises
     UserError, naming the model, if a probability differs by more than TOLERANCE.
     """
     found = exported.ask(content, model).predict_proba(images)
@@ -89,7 +89,7 @@ def compare(content: bytes, model: str, images: np.ndarray, expected: np.ndarray
 
 
 def in_words(ties: list[int]) -> str:
-    return f"  ties, decided otherwise: test images {', '.join(map(str, ties))}" if ties else ""
+    return f"  ties, decided differently: test images {', '.join(map(str, ties))}" if ties else ""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write the page around `dvc plots`, with everything it needs inside: it opens without a network.
+"""Write the template of the page of `dvc plots`. It contains everything it needs, so the page opens offline.
 
     python -m stages.plots_page
 
@@ -21,7 +21,7 @@ window.vegaEmbed = (place, plot) => drawn = drawn
   .then(() => new Promise(next => setTimeout(next)))
   .then(() => vegaEmbed(place, plot, {renderer: "canvas"}));
 """
-"""The page is there at once and its plots appear one after the other, not all together at the end."""
+"""The page appears at once and its plots one after the other, instead of all together at the end."""
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>

@@ -1,13 +1,12 @@
-"""Write the report: a page that compares the models and a page for each, which need no network.
+"""Write the report: a page that compares the models and a page for each model. They open offline.
 
     python -m stages.report
 
-Reads data/dataset.json, outputs/{tables,comparison,plots,models,timings}/ and, if it is there,
-outputs/parity.csv.
-Writes outputs/report/: index.html, models/<framework>-<model>.html, resume.md and cost.csv (parameters,
-seconds, memory). Each page holds its pictures, so that the folder can be copied. Seconds, memory and machines
-are those of the trainings. Seconds differ from run to run: this is, beside the timings, the one result that
-two runs do not repeat to the bit.
+Reads data/dataset.json, outputs/{tables,comparison,plots,models,timings}/ and, if it exists,
+outputs/parity.csv. Writes outputs/report/: index.html, models/<framework>-<model>.html, resume.md and
+cost.csv (parameters, seconds, memory). Each page contains its pictures, so the folder can be copied. Seconds,
+memory and machines are those of the trainings. Because seconds differ from run to run, the report and the
+timings are the only results that two runs do not repeat to the bit.
 """
 
 import base64
@@ -35,53 +34,54 @@ SMALL = 10_000
 COST = ("parameters", "training_images", "device", *SECONDS, "peak_mebibytes")
 
 OVERALL = {
-    "accuracy": "Test accuracy of every model, and its error with the 95 % interval",
+    "accuracy": "Test accuracy of every model, and its error (share of wrong images) with the 95 % interval",
     "accuracy_by_parameters": "Error against the number of parameters",
-    "training_loss": "Loss over the epochs",
+    "training_loss": "Loss (cross-entropy) over the epochs, the passes over the training images",
     "training_accuracy": "Accuracy over the epochs",
-    "pairs": "Differences of accuracy between every two models, and which are significant",
+    "pairs": "Difference in accuracy of each pair of models, and whether it is significant",
     "agreement": "How often two models predict the same class",
-    "contributions": "What each model adds to the mean of all",
+    "contributions": "What each model adds to the accuracy of the mean of all models",
     "hardest": "Test images that most models get wrong",
-    "embedding": "Test images on a plane, by PCA and t-SNE",
+    "embedding": "Test images in two dimensions, by PCA and t-SNE: similar images lie close together",
     "samples": "Training images of each class",
 }
 SINGLE = {
-    "training": "Loss over the steps, loss and accuracy over the epochs",
+    "training": "Loss over the steps (batches), loss and accuracy over the epochs (passes over the images)",
     "confusion": "Confusion matrix: test images by true and predicted class",
-    "roc": "ROC curves of the classes, each against the rest, with their AUCs",
-    "calibration": "Reliability diagram: confidence and accuracy",
-    "mistakes": "Its worst mistakes: wrong with high confidence",
-    "predictions": "Test images at random with predictions and probabilities",
-    "truths": "Test images at random: prediction and truth",
-    "probabilities": "The test image that it is least sure about, and the probabilities",
-    "first_layer": "The weights of its first layer",
+    "roc": "ROC curves of each class against the rest: true and false positive rate; AUC is the area below",
+    "calibration": "Reliability diagram: accuracy against confidence, the largest probability",
+    "mistakes": "The worst mistakes: wrong predictions with the highest confidence",
+    "predictions": "Random test images with predictions and probabilities",
+    "truths": "Random test images: predicted and true class",
+    "probabilities": "The test image that the model is least sure about, and its probabilities",
+    "first_layer": "The weights of the first layer",
 }
-"""The pictures, in the order of the page, and what they show: their captions and alternative texts."""
+"""The pictures in the page's order, with their captions, which are the alternative texts, too."""
 
 TERMS = {
     "accuracy": "The share of the test images that the model classifies correctly.",
-    "95 % interval": "Wilson's: of 100 such intervals, each from other test images, about 95 hold the "
-    "model's accuracy on all images of this kind.",
-    "validation accuracy": "The accuracy on held-out training images. Choose by this one.",
-    "log loss (nats)": "The mean cross-entropy: 0 if the true class always gets all the probability.",
-    "macro F1": "F1 is the harmonic mean of precision (how many of the images predicted as a class belong to "
-    "it) and recall (how many images of a class are found); macro: the mean over the classes.",
-    "macro AUC": "AUC is how often an image of a class gets a higher probability for it than an image of "
-    "another class; macro: the mean over the classes.",
-    "calibration error": "The mean distance between confidence and accuracy, over 15 bins of confidence.",
-    "Brier score": "The squared error of the probabilities, 0 to 2.",
-    "sure answers": "The share of the test images whose probability is above the model's threshold: the "
-    "lowest above which, as far as held-out images can show, at most the share wrong_answers of params.yaml "
-    "is wrong. Models that hold out too few images, or none, have no threshold.",
+    "95 % interval": "Wilson interval: of 100 such intervals, each from other test images, about 95 contain "
+    "the model's accuracy on all images of this kind.",
+    "validation accuracy": "The accuracy on held-out training images. Use it to choose a model.",
+    "log loss (nats)": "The mean cross-entropy, −ln of the probability of the true class. 0 is perfect.",
+    "macro F1": "F1 is the harmonic mean of precision (share of the images predicted as a class that belong "
+    "to it) and recall (share of the class's images that are found). Macro: the mean over the classes.",
+    "macro AUC": "AUC, the area under the ROC curve, is how often an image of a class gets a higher "
+    "probability for it than an image of another class. Macro: the mean over the classes.",
+    "calibration error": "The mean distance between confidence (the largest probability) and accuracy, over "
+    "15 bins of confidence. 0 is perfect.",
+    "Brier score": "The squared error of the probabilities, summed over the classes: 0 (perfect) to 2.",
+    "sure answers": "The share of the test images with a confidence above the model's threshold: the lowest "
+    "above which, as far as held-out images can show, at most the share wrong_answers of params.yaml is "
+    "wrong. Models with too few held-out images, or none, have no threshold.",
     "of these wrong": "The share of the sure answers that are wrong.",
-    "parameters": "The numbers that training sets. Of nearest neighbours: the stored pixels; of forests: the "
+    "parameters": "How many numbers are trained. For nearest neighbours: the stored pixels; for forests: the "
     "nodes of their trees.",
     "training images": "How many images the model was trained on.",
-    "s to train": "Seconds of training, without imports and reading.",
+    "s to train": "Seconds of training, without importing libraries and loading data.",
     "s to predict": "Seconds to classify all test images.",
 }
-"""The columns of the table of results, in its order, and what they mean."""
+"""The columns of the table of results, in the page's order, with their meanings."""
 
 
 def main() -> None:
@@ -155,7 +155,7 @@ def best_of_each_framework(summary: pd.DataFrame) -> pd.DataFrame:
 def answers(summary: pd.DataFrame) -> list[dict[str, str]]:
     """What most readers want to know: the best model, the best small one, the fastest good one.
 
-    summary: of single models, the best first. Good: at least the full per cents of the best one's accuracy.
+    summary: of single models, the best first. Good: at least the best accuracy, rounded down to a percent.
     """
     best = summary.iloc[0]
     interval = f"{best.accuracy_low:.2%} to {best.accuracy_high:.2%}"
@@ -164,14 +164,14 @@ def answers(summary: pd.DataFrame) -> list[dict[str, str]]:
             "before": "The best model is",
             "model": best.name,
             "after": f", with {best.accuracy:.2%} of the test images classified correctly (95 % interval "
-            f"{interval}: other test images would move it so far).",
+            f"{interval}: other test images would give another accuracy).",
         }
     ]
     if len(small := summary[summary.parameters < SMALL]):
         one = small.iloc[0]
         said.append(
             {
-                "before": f"With fewer than {SMALL:,} parameters it is",
+                "before": f"The best with fewer than {SMALL:,} parameters (trained numbers) is",
                 "model": one.name,
                 "after": f" ({one.accuracy:.2%}, {one.parameters:,.0f} parameters).",
             }
@@ -181,7 +181,7 @@ def answers(summary: pd.DataFrame) -> list[dict[str, str]]:
     one = good.loc[good.training_seconds.idxmin()]
     said.append(
         {
-            "before": f"The fastest to train with at least {goal:.0%} is",
+            "before": f"The fastest to train of those with at least {goal:.0%} is",
             "model": one.name,
             "after": f" ({one.accuracy:.2%} after {one.training_seconds:.1f} s).",
         }
@@ -190,7 +190,10 @@ def answers(summary: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def significance(pairs: pd.DataFrame, models: list[str]) -> list[dict[str, Any]]:
-    """For each model those that it is significantly better and worse than, and the rest, in this order."""
+    """For each model the others that it is significantly better than, worse than, and not distinguished from.
+
+    models: names, the best first, as the rows and the lists are.
+    """
     rows = []
     for model in models:
         better, same, worse = [], [], []
@@ -206,7 +209,7 @@ def significance(pairs: pd.DataFrame, models: list[str]) -> list[dict[str, Any]]
 
 
 def adding(contributions: pd.DataFrame) -> list[str]:
-    """The models without which the mean of all is significantly worse; with gains negated, better."""
+    """The models that significantly improve the mean of all; with negated gains, those that worsen it."""
     return list(contributions.model[(contributions.gain > 0) & (contributions.p_holm < LEVEL)])
 
 
@@ -217,7 +220,7 @@ def pictures(folder: Path, captions: dict[str, str]) -> dict[str, dict[str, Any]
 
 
 def picture(png: bytes, caption: str) -> dict[str, Any]:
-    """What the page shows of a PNG file. Its size keeps the page from moving while it loads."""
+    """A PNG file as the page embeds it. Its size is given so that the page does not move while it loads."""
     with Image.open(BytesIO(png)) as image:
         width, height = image.size
     source = f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
@@ -225,19 +228,19 @@ def picture(png: bytes, caption: str) -> dict[str, Any]:
 
 
 def speed_picture(summary: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """The picture of errors against seconds; drawn here, for seconds differ from run to run."""
+    """The picture of errors against seconds. It is drawn here because seconds differ from run to run."""
     seconds = summary.training_seconds.dropna()
     intervals = 1 - summary[["accuracy_high", "accuracy_low"]]
     draw = partial(overall.draw_cost, seconds, 1 - summary.accuracy, "training time (seconds)", intervals)
-    caption = "Error on the test images, with its 95 % interval, against training time"
+    caption = "Error (share of wrong test images) with its 95 % interval, against training time"
     return {"accuracy_by_seconds": picture(style.png(draw), caption)}
 
 
 def same_architecture(summary: pd.DataFrame) -> pd.DataFrame:
-    """The networks whose architecture several frameworks have, those of one below each other.
+    """The networks whose architecture several frameworks share, grouped by architecture.
 
-    summary: of all models, by model. Added are: architecture, its kind (CNN or dense), batch_size, epochs.
-    Architectures come in the order of the best accuracy, models in that of the frameworks.
+    summary: of all models, indexed by model. Adds the columns architecture, kind (CNN or dense), batch_size
+    and epochs. Architectures are in order of their best accuracy, their models in order of the frameworks.
     """
     described = [results.load_description(*model.split("/")) for model in summary.index]
     table = summary.reset_index().assign(
@@ -248,14 +251,14 @@ def same_architecture(summary: pd.DataFrame) -> pd.DataFrame:
             for key in ("architecture", "batch_size", "epochs")
         },
     )
-    groups = [of_one for _, of_one in table.groupby("architecture", sort=False)]  # without a name: no network
+    groups = [of_one for _, of_one in table.groupby("architecture", sort=False)]  # no name: no network
     alike = [of_one for of_one in groups if of_one.framework.nunique() > 1]
     return pd.concat([of_one.sort_values("framework", kind="stable") for of_one in alike] or [table[:0]])
 
 
 def frameworks_picture(alike: pd.DataFrame, history: pd.DataFrame) -> dict[str, Any] | None:
-    """The picture of the same architectures in several frameworks, None if there are none; drawn here, for
-    seconds differ from run to run."""
+    """The picture of architectures that several frameworks share, None if there are none. It is drawn here
+    because seconds differ from run to run."""
     if alike.empty:
         return None
     draw = partial(overall.draw_frameworks, alike, history)
@@ -263,7 +266,7 @@ def frameworks_picture(alike: pd.DataFrame, history: pd.DataFrame) -> dict[str, 
 
 
 def models(names: list[str], per_class: pd.DataFrame) -> list[dict[str, Any]]:
-    """What the page says of each model: its recipe, its layers, its classes, its pictures."""
+    """What the pages show of each model: recipe, layers, scores of each class, pictures."""
     content = []
     for model in names:
         framework, name = model.split("/")
@@ -286,7 +289,7 @@ def models(names: list[str], per_class: pd.DataFrame) -> list[dict[str, Any]]:
 def environment(timings: dict[str, results.Timings]) -> list[dict[str, Any]]:
     """What the models were trained with: a row for each property and value, and the models that have it.
 
-    Where all that say anything of a property agree, as on a package that only some use, `models` is empty.
+    `models` is empty where all models that record a property agree, such as on a package that only some use.
     """
     found: dict[str, dict[str, list[str]]] = {}
     for model, of_model in timings.items():
@@ -294,7 +297,7 @@ def environment(timings: dict[str, results.Timings]) -> list[dict[str, Any]]:
             "processor": of_model.processor,
             "system": of_model.system,
             "threads": of_model.threads,
-            "stages side by side": of_model.side_by_side,
+            "stages at the same time": of_model.side_by_side,
             "device": of_model.device,
             "precision": of_model.precision,
             "Python": of_model.python,

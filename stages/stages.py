@@ -1,7 +1,7 @@
-"""What `import stages` finds if a script is run by its path, or from its own folder: it says how to run it.
+"""Imported as `stages` if a script is run by its path, or from its own folder: it says how to run it.
 
 Python then looks for modules beside the script instead of in the project's folder. The files of this kind in
-apps/ and tools/ call this one.
+apps/ and tools/ run this one.
 """
 
 import sys

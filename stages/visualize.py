@@ -1,11 +1,11 @@
-"""Draw the data, every model's predictions, and what `evaluate` and `compare_models` found.
+"""Draw the data, every model's predictions, and the results of `evaluate` and `compare_models`.
 
     python -m stages.visualize
 
 Reads data/, outputs/{tables,comparison,models,predictions,ensembles}/, outputs/embedding.csv and, from
-params.yaml, `threads`: how many processes draw. Writes outputs/plots/overall/*.png and, for every model,
-outputs/plots/<kind>/<framework>/<model>.png. Which images are shown is drawn once, for all models.
-Takes about 20 s for 25 models on two cores.
+params.yaml, `threads`, the number of processes that draw. Writes outputs/plots/overall/*.png and, for every
+model, outputs/plots/<kind>/<framework>/<model>.png. All models show the same random test images. Takes about
+20 s for 25 models on two cores.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ PLOTS = results.OUTPUTS / "plots"
 MISTAKES = 20
 
 Job = tuple[str, partial[Figure]]
-"""A picture to draw: its path below outputs/plots, and what draws it."""
+"""A picture to draw: its path in outputs/plots, and the function that draws it."""
 
 
 def main() -> None:
@@ -58,17 +58,17 @@ def main() -> None:
                 picture.result()
         except BrokenProcessPool:
             raise UserError(
-                "a process that draws was ended from outside, perhaps for want of memory"
+                "a process that draws was ended from outside, perhaps because memory ran out"
             ) from None
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # else all the others would be drawn before the end
+            pool.shutdown(cancel_futures=True)  # else all other pictures are drawn first
             raise
     print(f"{len(jobs)} pictures")
 
 
 def load_predictions(model: str, data: dataset.Dataset) -> np.ndarray:
-    """What a model or an ensemble predicts: probabilities, float32 (n, classes), or of the vote the classes,
-    uint8 (n,)."""
+    """The predictions of a model or an ensemble: probabilities, float32 (n, classes), or for the vote
+    classes, uint8 (n,)."""
     if model == VOTE:
         return files.load_array(ENSEMBLES / "vote.npy", np.uint8, (data.counts.test,))
     path = ENSEMBLES / "mean.npy" if model == MEAN else results.predictions(*model.split("/"))
@@ -117,8 +117,8 @@ def pictures_of(
 ) -> Iterator[Job]:
     """The pictures of one model.
 
-    tables: its rows alone. answers: its probabilities, or of the vote the classes. chosen: images to show,
-    as indices.
+    tables: only its rows. answers: its probabilities, or for the vote the classes. chosen: indices of the
+    images to show.
     """
     yield f"confusion/{model}.png", partial(single.draw_confusion, tables["confusion"], classes, model)
     predicted = answers if model == VOTE else answers.argmax(axis=1)
@@ -149,23 +149,23 @@ def pictures_of(
 def first_layer(model: str, image_size: tuple[int, int]) -> Iterator[Job]:
     """The picture of the first layer's weights, if the model is a network whose first layer is dense.
 
-    One that follows another layer does not see the pixels, and has no picture.
+    A dense layer after another layer does not see the pixels and gets no picture.
     """
     path = results.folder(*model.split("/")) / "weights.safetensors"
     if not path.exists():
         return
     with reading(path, "holds no weights of a network", SafetensorError), safe_open(path, "numpy") as file:
-        if "0.dense.weights" not in file.keys():  # noqa: SIM118 – it is no mapping
+        if "0.dense.weights" not in file.keys():  # noqa: SIM118 – it is not a mapping
             return
         units = file.get_tensor("0.dense.weights").T.reshape(-1, *image_size)
     yield f"first_layer/{model}.png", partial(single.draw_first_layer, units, model)
 
 
 def sample_classes(classes: tuple[str, ...]) -> tuple[np.ndarray, list[str], int]:
-    """Training images at random for a sheet of at most ten rows and columns, each class in one piece.
+    """Random training images, grouped by class, for a sheet of at most ten rows and columns.
 
-    Returns the images, the names of their classes, and the columns. A class without images is left out, one
-    with few repeats them.
+    Returns the images, the names of their classes and the number of columns. A class without images is left
+    out; a class with too few images repeats them.
     """
     data = dataset.load_training(validation=0)
     generator = np.random.default_rng(0)
@@ -182,9 +182,9 @@ def sample_classes(classes: tuple[str, ...]) -> tuple[np.ndarray, list[str], int
 def find_hardest(
     labels: np.ndarray, predicted: np.ndarray, classes: tuple[str, ...]
 ) -> tuple[np.ndarray, list[str]]:
-    """The test images that more than half of the models get wrong, at most MISTAKES, worst first.
+    """The test images that more than half of the models get wrong, at most MISTAKES, the worst first.
 
-    predicted: (models, n). Returns their indices and captions.
+    predicted: each model's classes, (models, n). Returns the images' indices and captions.
     """
     right = (predicted == labels).sum(axis=0)
     order = np.argsort(right, kind="stable")[:MISTAKES]

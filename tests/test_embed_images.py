@@ -43,7 +43,7 @@ def test_principal_components_are_those_of_the_covariance():
 
 @pytest.mark.parametrize(
     ("images", "complaint"),
-    [(np.full((40, 784), 0.5, "f4"), "all the same"), (np.zeros((3, 784), "f4"), "takes at least 4")],
+    [(np.full((40, 784), 0.5, "f4"), "all equal"), (np.zeros((3, 784), "f4"), "needs at least 4")],
 )
 def test_equal_images_and_too_few_for_a_plane_are_refused(images, complaint):
     with pytest.raises(UserError, match=complaint):

@@ -261,7 +261,7 @@ def test_a_tie_that_the_file_decides_otherwise_is_listed(left_behind, run_stage,
     line = next(
         line for line in capsys.readouterr().out.splitlines() if line.startswith("scratch/mlp_relu  ")
     )
-    assert line.endswith(f"MB  ties, decided otherwise: test images {tied}")
+    assert line.endswith(f"MB  ties, decided differently: test images {tied}")
 
 
 @pytest.mark.parametrize("content", [b"", b"no model", b"\x08\x0a" * 50])

@@ -244,7 +244,7 @@ def test_a_second_pipeline_waits_for_the_first(toy):
     until((project / "naps").exists)
     second = pipeline(project)
     assert second.stdout.splitlines() == [
-        "another pipeline runs in this folder: waiting for its end",
+        "another pipeline is running in this folder: waiting for its end",
         "Data and pipelines are up to date.",
     ]
     assert first.wait(1) == 0

@@ -203,8 +203,8 @@ def test_what_is_shown_is_drawn(say):
     [
         (["pytorch/nope", "0"], r"^pytorch/nope is not exported; allowed: pytorch/first, .*fourth, scratch"),
         (["--all", "pytorch/first", "0"], "^pytorch/first or --all: name one model, or ask all"),
-        (["pytorch/first"], "^what is pytorch/first to answer"),
-        (["--all", "--csv", "0"], "^--csv has one label an image"),
+        (["pytorch/first"], "^nothing for pytorch/first to answer"),
+        (["--all", "--csv", "0"], "^--csv has one label per image"),
         (["empty"], "^empty holds no files"),
         (["short.csv"], r"^short\.csv is no table of images: 3 columns of pixels, not 784"),
         (["words.csv"], r"^words\.csv is no table of images: "),

@@ -261,7 +261,7 @@ def test_the_environment_is_that_of_the_trainings_and_differences_are_told(train
     assert rows["scikit-learn", "0.1"] == [], "no other model says anything else"
     assert rows["Python", "2.7.18"] == rows["numpy", "1.0"] == rows["threads", "2"] == []
     words = words_of(write_report(run_stage))
-    environment = words[words.index("Of each training, as it recorded it.") :]
+    environment = words[words.index("As each training recorded it.") :]
     assert "another one sklearn/knn_3" in environment
     assert "system Plan 9" in environment
     for here in (platform.python_version(), platform.system(), np.__version__):

@@ -57,7 +57,7 @@ def test_what_is_there_is_not_sent_again(project, tracker):
         pytest.skip(f"{tracker} is not installed: `make tracking` installs it")
     track(project, tracker, NAME)
     before = kept(project / "tracking")
-    assert track(project, tracker, NAME) == f"{tracker}: 0 of 1 runs sent, the others were there\n"
+    assert track(project, tracker, NAME) == f"{tracker}: 0 of 1 runs sent, the others were there already\n"
     assert kept(project / "tracking") == before
 
 

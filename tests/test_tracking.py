@@ -250,7 +250,7 @@ def test_a_killed_companion_costs_the_training_a_line(plain, tmp_path):
         companion.kill()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "tracking: the trackers lack a part: the process that feeds them has ended" in errors
+    assert "tracking: the trackers miss data: the process that feeds them has ended" in errors
 
 
 FAULTS = {
@@ -294,7 +294,7 @@ def test_a_companion_that_says_nothing_costs_less_than_five_seconds(tmp_path, mo
     companion.take_leave()
     assert 1 < time.monotonic() - started < 5
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == "tracking: the trackers may lack a part: the process that feeds them does not answer"
+    assert line == "tracking: the trackers may miss data: the process that feeds them does not answer"
     companion._process.kill()
 
 
@@ -310,7 +310,7 @@ def test_a_full_disk_costs_a_line(plain, tmp_path):
     runs.mkdir(parents=True)
     (runs / "mlp_relu.jsonl").symlink_to("/dev/full")
     (line,) = train(tmp_path, "tensorboard")
-    assert "No space left on device: the trackers lack a part" in line
+    assert "No space left on device: the trackers miss data" in line
     assert results_in(tmp_path) == results_in(plain)
 
 

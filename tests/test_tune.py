@@ -143,7 +143,7 @@ def test_apply_writes_the_winner_and_the_search_says_what_it_changed(workspace, 
     assert winner.validation_accuracy > rows[0].validation_accuracy
     assert f"trial {winner.trial} of 6 is the best, {winner.validation_accuracy:.2%} of 40" in printed
     assert f"scratch.mlp_relu.learning_rate: 1e-05 → {winner.values['learning_rate']}" in printed
-    assert "trained again with it: pytorch/mlp, scratch/mlp_relu_augmented" in printed
+    assert "will be trained again: pytorch/mlp, scratch/mlp_relu_augmented" in printed
     params.content.cache_clear()
     assert params.read("scratch.mlp_relu.learning_rate", float) == winner.values["learning_rate"]
     layers = params.read("mlp_relu", list, params.ARCHITECTURES)

@@ -1,8 +1,8 @@
-"""The workers of a Dask cluster, as the pipeline uses them.
+"""Let the workers of a Dask cluster compute stages of the pipeline.
 
-DVC stays here: its locks and its run cache are made for one machine. For a stage that trains it is given a
-shell (shell.py) that hands the stage's command to a process of this module. That has it computed by a worker
-(worker.py), and puts into place what the stage leaves.
+DVC itself stays on this machine, for which its locks and its run cache are made. For a training stage it gets
+a shell (shell.py) that sends the stage's command to a process of this module. This process lets a worker
+(worker.py) run the command, and puts the stage's outputs into place.
 """
 
 import hashlib
@@ -30,17 +30,17 @@ from apps.scheduling.worker import SCHEDULER, connect
 from stages.console.errors import UserError, one_line
 
 PATIENCE = 15
-"""Seconds for which there may be no worker: one that was killed comes back sooner, if it has a nanny."""
+"""Seconds for which there may be no worker. A killed worker comes back sooner if it has a nanny."""
 GLANCE, SHORT = 0.25, 0.02
-"""Seconds between two looks at the cluster, and at a stage."""
+"""Seconds between two checks of the cluster, and of a stage."""
 
 
 class Cluster:
     """A process that talks to the cluster.
 
-    threads: of all workers that there are now. shell: what DVC is to take for stages that they compute. Make
-    it before a Lifeline, which it would hold on to. It alone imports Dask, for that leaves threads behind.
-    Raises UserError in one line if there is no scheduler, no worker, or one that has other versions.
+    threads: of all present workers. shell: what DVC must use for stages that they compute. Create it before a
+    Lifeline, which it would otherwise keep open. Only this process imports Dask, which leaves threads behind.
+    Raises UserError if there is no scheduler or no worker, or if a worker has other versions.
     """
 
     def __init__(self, address: str, needed: Mapping[str, Files]):
@@ -58,7 +58,7 @@ class Cluster:
         self.threads = self.receive()
 
     def receive(self) -> Any:
-        """What the process has to tell. Raises the UserError that ends the run."""
+        """The next message of the process. Raises the UserError that ends the run."""
         try:
             answer = self.connection.recv()
         except EOFError:
@@ -75,9 +75,9 @@ class Cluster:
 
 
 def computes(stage: str) -> bool:
-    """Whether workers compute a stage: those that train.
+    """Whether workers compute a stage: only the training stages.
 
-    The others read the results of all models, and sending these takes longer than what is done with them.
+    The others read the results of all models, which take longer to send than to process.
     """
     return stage.startswith("train_")
 
@@ -95,7 +95,7 @@ def _serve(told: Connection, others: Connection, address: str, needed: Mapping[s
     except UserError as error:
         with suppress(OSError):
             told.send(error)
-            told.poll(None)  # till then no stage learns that its command will never end
+            told.poll(None)  # until then no stage learns that its command never ends
     os._exit(0)
 
 
@@ -122,7 +122,7 @@ class _Service:
         Thread(target=self._accept, args=(shells,), daemon=True).start()
 
     def look(self) -> None:
-        """Raise UserError if the cluster is lost, or something else that no stage survives."""
+        """Raise UserError if the cluster is lost, or if anything else ends all stages."""
         if self._failure:
             raise self._failure
         try:
@@ -130,7 +130,7 @@ class _Service:
         except OSError:
             workers = None
         if self._client.status != "running":
-            raise UserError(f"{SCHEDULER}: the scheduler at {self._address} is gone; the next run goes on")
+            raise UserError(f"{SCHEDULER}: the scheduler at {self._address} is gone; the next run continues")
         if workers:
             self._seen = time.monotonic()
         elif time.monotonic() > self._seen + PATIENCE:
@@ -141,7 +141,7 @@ class _Service:
             self._client.run(worker.check, self._versions)
         except UserError:
             raise
-        except Exception as error:  # there is none of this code, or it is much older
+        except Exception as error:  # this code is missing there, or much older
             raise UserError(
                 f"{SCHEDULER}: a worker does not know this project ({one_line(error)}): start scheduler and "
                 "workers in its folder"
@@ -157,7 +157,7 @@ class _Service:
             Thread(target=self._answer, args=(listener.accept(),), daemon=True).start()
 
     def _answer(self, asking: Connection) -> None:
-        """Have a stage computed, and tell its shell how that ended."""
+        """Have a stage computed, and send its shell the output and the exit status."""
         from distributed import KilledWorker
 
         try:
@@ -169,7 +169,7 @@ class _Service:
             return
         except UserError as error:
             self._failure = error
-            Event().wait()  # with the shell, for the pipeline's end
+            Event().wait()  # until the pipeline ends, as the shell does
         except KilledWorker:
             status, told = 1, "each worker that computed this stage was killed; is there enough memory?"
         except Exception as error:
@@ -201,7 +201,7 @@ class _Service:
                     if asking.poll(SHORT):
                         raise EOFError
                 answer = future.result()
-            except FutureCancelledError:  # with the scheduler's connection: `look` ends the pipeline
+            except FutureCancelledError:  # the connection is lost: `look` ends the pipeline
                 time.sleep(PATIENCE)
                 continue
             finally:
@@ -213,9 +213,9 @@ class _Service:
             self._send(answer, contents)
 
     def _send(self, asked: worker.Missing, contents: dict[str, str]) -> None:
-        """Send a worker the inputs that it lacks, once, however many stages wait for them."""
+        """Send a worker the inputs that it lacks; each once, even if several stages wait for it."""
         paths = {checksum: path for path, checksum in contents.items()}
-        with self._sending, suppress(OSError):  # it may be gone: then another computes the stage
+        with self._sending, suppress(OSError):  # if it is gone, another one computes the stage
             there = {"workers": [asked.worker]}
             for checksum in self._client.run(worker.missing, asked.checksums, **there)[asked.worker]:
                 self._client.run(worker.store, checksum, Path(paths[checksum]).read_bytes(), **there)

@@ -1,4 +1,4 @@
-"""What stages are expected to take."""
+"""The expected time and memory of stages."""
 
 import csv
 import statistics
@@ -13,16 +13,16 @@ SPEED = Path(__file__).parents[2] / "docs/speed.csv"
 
 
 class Costs:
-    """What stages took: the models' seconds of their last run here, else those that `make bench` measured.
+    """Seconds of a model's last run here, else those that `make bench` measured; memory as measured.
 
-    A stage that was not measured is expected to take the median of the others' seconds and the most of their
-    memory.
+    A stage that was not measured is expected to take the median of the others' seconds and the maximum of
+    their memory.
     """
 
     def __init__(self) -> None:
         with SPEED.open(encoding="utf-8", newline="") as file:
             self._rows = {row["model"]: row for row in csv.DictReader(file)}
-        self.own_mebibytes = psutil.Process().memory_info().rss / 2**20  # DVC beside the stage
+        self.own_mebibytes = psutil.Process().memory_info().rss / 2**20  # of DVC, which runs beside the stage
 
     def seconds(self, stage: str) -> float:
         model = _model(stage)
@@ -46,5 +46,5 @@ class Costs:
 
 
 def _model(stage: str) -> str:
-    """What tables call the model that a stage trains, such as pytorch/sprint."""
+    """The name of the model that a stage trains, such as pytorch/sprint."""
     return stage.removeprefix("train_").replace("@", "/")

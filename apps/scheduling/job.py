@@ -1,6 +1,6 @@
-"""A stage that DVC runs in a process of its own.
+"""A stage that DVC runs in its own process.
 
-The process is forked from one that has imported DVC, so that each is spared the import.
+The process is forked from one that has already imported DVC, which saves the import.
 """
 
 import logging
@@ -27,40 +27,40 @@ from stages.console.errors import UserError
 
 FORK = multiprocessing.get_context("fork")
 PATIENCE = 5
-"""Seconds that a stage has to end by itself when it is told to."""
+"""Seconds that a stage has to end by itself before it is killed."""
 TAIL = 2**16
-"""Bytes of a stage's output that are looked at."""
+"""Bytes at the end of a stage's output that are read."""
 LATE = "dvc.repo.open_repo", "dvc.rwlock", "dvc.utils.strictyaml", "dvc_data.hashfile.status", "dulwich.index"
-"""What DVC imports only in the midst of a stage."""
+"""Modules that DVC imports only while it runs a stage."""
 ASKING = 0.4
-"""Seconds in which a job asks six times for DVC's lock. With DVC's own 3 it idles half a second each."""
+"""Seconds in which a job tries six times to get DVC's lock. With DVC's own 3 it idles 0.5 s each time."""
 T = TypeVar("T")
 
 
 class Lifeline:
-    """What tells the jobs of this process to end: `cut`, or its own end, however it comes."""
+    """A pipe whose closing ends the jobs of this process: by `cut`, or when this process ends in any way."""
 
     def __init__(self) -> None:
         self.watched, self._held = os.pipe()
 
     def cut(self) -> None:
-        """End all jobs that hold on to it."""
+        """End all jobs that hold it."""
         os.close(self._held)
 
     def hold(self) -> None:
-        """In a job: end when it is cut."""
+        """In a job: end this process when the lifeline is cut."""
         os.close(self._held)
         Thread(target=_end_when_cut, args=(self.watched,), daemon=True).start()
 
 
 class Job:
-    """`dvc repro --single-item` of a stage, running since this was made. started: by time.monotonic.
+    """`dvc repro --single-item` of a stage, which starts at once. started: by time.monotonic, in seconds.
 
-    shell: what runs the stage's command, the person's own if it is None.
+    shell: what runs the stage's command; None: the user's own.
     """
 
     def __init__(self, stage: str, lifeline: Lifeline, shell: str | None = None):
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115 – it is open as long as the job is known
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 – it stays open as long as the job exists
         self.started = time.monotonic()
         told = stage, self._output.fileno(), lifeline, shell
         self._process = FORK.Process(target=_reproduce, args=told)
@@ -69,11 +69,11 @@ class Job:
 
     @property
     def seconds(self) -> float:
-        """Since it was started."""
+        """Seconds since it was started."""
         return time.monotonic() - self.started
 
     def end(self) -> bool:
-        """Wait for the end of a job; whether its stage is up to date now."""
+        """Wait until the job ends; return whether its stage is now up to date."""
         self._process.join()
         if self._process.exitcode:
             with suppress(ProcessLookupError):  # what is left of it if DVC was killed
@@ -81,14 +81,14 @@ class Job:
         return self._process.exitcode == 0
 
     def lines(self) -> list[str]:
-        """The last lines that the stage, and DVC where it complains, have written so far."""
+        """The last lines that the stage, and DVC in its warnings, have written so far."""
         length = os.fstat(self._output.fileno()).st_size
         tail = os.pread(self._output.fileno(), TAIL, max(0, length - TAIL)).decode("utf-8", "replace")
         return [line for line in tail.splitlines() if line.strip() and not line.startswith("Use `dvc push`")]
 
 
 def warm_up() -> None:
-    """Have DVC import here what it imports late: else every job would, for 0.15 s of processor time each."""
+    """Import here what DVC imports late: otherwise each job would, which takes 0.15 s of processor time."""
     get_main_parser()
     Repo().close()
     for module in LATE:
@@ -96,8 +96,10 @@ def warm_up() -> None:
 
 
 def apart(function: Callable[..., T], *arguments: Any) -> T:
-    """What a function returns that is called in a process of its own, for DVC leaves threads behind, which a
-    process that forks must not have. Raises the UserError that it raises."""
+    """Call a function in a process of its own and return its result, or raise its UserError.
+
+    DVC leaves threads behind, which a process that forks must not have.
+    """
     receiving, sending = FORK.Pipe(duplex=False)
     process = FORK.Process(target=_answer, args=(sending, function, arguments))
     process.start()
@@ -114,7 +116,7 @@ def apart(function: Callable[..., T], *arguments: Any) -> T:
 
 
 def _answer(sending: Connection, function: Callable[..., T], arguments: tuple[Any, ...]) -> None:
-    os.setpgrp()  # Ctrl-C does not end it in the midst of writing dvc.lock
+    os.setpgrp()  # so that Ctrl-C does not end it while it writes dvc.lock
     try:
         sending.send(function(*arguments))
     except UserError as error:
@@ -122,7 +124,7 @@ def _answer(sending: Connection, function: Callable[..., T], arguments: tuple[An
 
 
 def _reproduce(stage: str, output: int, lifeline: Lifeline, shell: str | None) -> None:
-    os.setpgrp()  # Ctrl-C ends it by way of the lifeline, not in the midst of writing dvc.lock
+    os.setpgrp()  # Ctrl-C ends it through the lifeline, not while it writes dvc.lock
     os.dup2(output, sys.stdout.fileno())
     os.dup2(output, sys.stderr.fileno())
     lifeline.hold()
@@ -134,7 +136,7 @@ def _reproduce(stage: str, output: int, lifeline: Lifeline, shell: str | None) -
 
 
 def _end_when_cut(watched: int) -> None:
-    """End the stage's command, and let DVC end: a stage whose command is done is recorded."""
+    """End the stage's command, but let DVC end itself, so that it records a stage whose command is done."""
     os.read(watched, 1)
     begun = time.monotonic()
     while True:

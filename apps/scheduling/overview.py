@@ -1,4 +1,4 @@
-"""What a person sees while stages run: at a terminal all of them at a glance, elsewhere a line a stage."""
+"""What the user sees while stages run: at a terminal a table of all, elsewhere a line for each stage."""
 
 from collections.abc import Mapping
 from typing import Self
@@ -13,7 +13,7 @@ from apps.scheduling.schedule import Schedule
 
 
 class Overview:
-    """Shows how far a schedule is, from entering its block to leaving it."""
+    """Shows the progress of a schedule during its block."""
 
     def __init__(self, schedule: Schedule):
         self._schedule, self._done = schedule, 0
@@ -31,7 +31,7 @@ class Overview:
             self._live.stop()
 
     def refresh(self, jobs: Mapping[str, Job]) -> None:
-        """Show at a terminal what the running jobs do."""
+        """Show, at a terminal, the running jobs with their last lines, and the time left."""
         if not self._live:
             return
         table = Table.grid(padding=(0, 2))
@@ -46,7 +46,7 @@ class Overview:
         self._live.update(Group(table, Text(f"{summary}, about {duration(left)} left", "bold")), refresh=True)
 
     def ended(self, name: str, job: Job, succeeded: bool) -> None:
-        """Print a line on a stage that has ended."""
+        """Print a line about a stage that has ended."""
         self._done += 1
         result = "".join(job.lines()[-1:]).strip() if succeeded else "failed"
         place = f"{self._done:>{len(str(self._schedule.total))}}/{self._schedule.total}"
@@ -54,5 +54,5 @@ class Overview:
 
 
 def duration(seconds: float) -> str:
-    """Such as '40 s' or '3 min'."""
+    """A duration as text, such as '40 s' or '3 min'."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -1,4 +1,4 @@
-"""What there is to do, as DVC sees it."""
+"""The stages that have to run, as DVC determines them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from stages.console.errors import UserError, one_line
 
 @dataclass(frozen=True)
 class Files:
-    """What a stage reads but for the project's code, files and folders, and what it writes."""
+    """The files and folders that a stage reads, except for the project's code, and that it writes."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
     def inputs_now(self) -> list[str]:
-        """The files, those in folders one by one."""
+        """The files among the inputs and in their folders."""
         found = []
         for path in map(Path, self.inputs):
             found += [path] if not path.is_dir() else filter(Path.is_file, path.rglob("*"))
@@ -32,10 +32,10 @@ class Files:
 
 @dataclass(frozen=True)
 class Plan:
-    """What there is to do, and what to do it with.
+    """The stages to run, and the resources for them.
 
-    stages: in the order in which `dvc repro` runs them. new: for each of DVC's lock files the stages that it
-    does not name yet, in this order. processors: how many may be used. mebibytes: of memory that are free.
+    stages: in the order in which `dvc repro` runs them. new: for each of DVC's lock files, the stages that it
+    does not contain yet, in the same order. processors: how many may be used. mebibytes: of free memory.
     files: of each stage.
     """
 
@@ -47,10 +47,10 @@ class Plan:
 
 
 def look(targets: list[str], elsewhere: Callable[[str], bool]) -> Plan | None:
-    """What `dvc repro` would run for these targets, and what it would look at on the way; None if nothing.
+    """The plan of what `dvc repro` would check and run for these targets; None if it would run nothing.
 
-    elsewhere: whether another machine computes a stage of this name, so that here DVC alone takes memory.
-    Raises UserError if DVC cannot look.
+    elsewhere: whether another machine computes the stage of this name, so that only DVC takes memory here.
+    Raises UserError if DVC cannot tell.
     """
     try:
         repo = Repo()
@@ -62,12 +62,12 @@ def look(targets: list[str], elsewhere: Callable[[str], bool]) -> Plan | None:
         raise UserError(one_line(error)) from None
     if not any(stage.addressing in changed for stage in order):
         return None
-    from joblib import cpu_count  # which imports NumPy, as costs.py does: for nothing if nothing is to do
+    from joblib import cpu_count  # imports NumPy, as costs.py does: only if there is something to run
 
     from apps.scheduling.costs import Costs
 
     costs = Costs()
-    files = {stage.path: stage.dvcfile for stage in order}  # each `.dvcfile` is another, and reads anew
+    files = {stage.path: stage.dvcfile for stage in order}  # each access to `.dvcfile` reads the file again
     stages: list[Stage] = []
     new: dict[str, list[str]] = {}
     found: dict[str, Files] = {}
@@ -77,7 +77,7 @@ def look(targets: list[str], elsewhere: Callable[[str], bool]) -> Plan | None:
         memory = costs.own_mebibytes if elsewhere(name) else costs.mebibytes(name)
         stages.append(Stage(name, needs, name in changed, costs.seconds(name), memory))
         inputs = {dep.def_path for dep in stage.deps if not dep.def_path.endswith(".py")}
-        inputs |= {str(params.PATH), str(params.ARCHITECTURES)}  # which every command checks
+        inputs |= {str(params.PATH), str(params.ARCHITECTURES)}  # every command checks them
         found[name] = Files(tuple(inputs), tuple(out.def_path for out in stage.outs))
         if stage.name not in files[stage.path].lockfile_contents.get("stages", {}):
             new.setdefault(str(Path(stage.path).with_suffix(".lock")), []).append(stage.name)
@@ -85,9 +85,9 @@ def look(targets: list[str], elsewhere: Callable[[str], bool]) -> Plan | None:
 
 
 def put_in_order(new: dict[str, list[str]]) -> None:
-    """Give the entries that are new in DVC's lock files the order that `dvc repro` gives them.
+    """Put the new entries of DVC's lock files into the order of `dvc repro`.
 
-    DVC appends them as the stages end.
+    DVC appends them in the order in which the stages end.
     """
     repo = Repo()
     with lock_repo(repo):

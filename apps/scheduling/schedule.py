@@ -1,4 +1,4 @@
-"""Which stage starts when. Nothing here knows of processes, so it serves any that run the stages."""
+"""Decide which stage starts when. This does not depend on how stages are run."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 class Stage:
     """A stage of the pipeline.
 
-    needs: the stages whose results it reads. changed: whether DVC would run it again now. seconds, mebibytes:
-    what it is expected to take.
+    needs: the stages whose results it reads. changed: whether DVC would run it now. seconds, mebibytes: its
+    expected time and memory.
     """
 
     name: str
@@ -20,10 +20,10 @@ class Stage:
 
 
 class Schedule:
-    """The stages that are to run, and how far they are.
+    """The stages to run, and their state.
 
-    stages: each after those that it needs; left out are those that have not changed and need none that has.
-    jobs: how many run at once. mebibytes: what all that run at once may take; one that needs more runs alone.
+    stages: each after those that it needs. Unchanged stages that need no changed stage are dropped. jobs: how
+    many run at once. mebibytes: the memory of all that run at once; a stage that needs more runs alone.
     """
 
     def __init__(self, stages: Iterable[Stage], jobs: int, mebibytes: float):
@@ -44,10 +44,10 @@ class Schedule:
             self._chains[stage.name] = stage.seconds + max(after, default=0.0)
 
     def start(self) -> str | None:
-        """Note that the stage begins which this returns, None if now none can.
+        """Choose the stage to start now, mark it as running and return its name; None if none can start.
 
-        Of those that need nothing more and for which there is memory it is the one with the longest way to
-        the end of the pipeline.
+        Among the stages that are ready and for which there is memory, it is the one with the longest way, in
+        seconds, to the end of the pipeline.
         """
         if len(self.running) == self.jobs:
             return None
@@ -64,7 +64,7 @@ class Schedule:
         return name
 
     def end(self, name: str, succeeded: bool) -> None:
-        """Note that a stage has ended. If it failed, those that need its results will not start."""
+        """Mark a stage as ended. If it failed, the stages that need its results are left out."""
         del self.running[name]
         (self.succeeded if succeeded else self.failed).add(name)
         for other, stage in list(self.waiting.items()):
@@ -73,7 +73,7 @@ class Schedule:
                 self.left_out.append(other)
 
     def seconds_left(self, spent: Mapping[str, float]) -> float:
-        """About how long the rest takes. spent: for how many seconds each running stage has been running."""
+        """The estimated time left. spent: the seconds for which each running stage has been running."""
         left = {name: max(0.0, stage.seconds - spent[name]) for name, stage in self.running.items()}
         chains = [self._chains[name] - self.running[name].seconds + seconds for name, seconds in left.items()]
         chains += [self._chains[name] for name in self.waiting]

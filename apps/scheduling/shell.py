@@ -1,7 +1,7 @@
-"""What DVC takes for the shell (SHELL) of a stage that a cluster computes: it hands the command on.
+"""The shell (SHELL) that DVC uses for a stage that a cluster computes: it passes the command on.
 
 It prints what the command prints elsewhere, and ends with its exit status. DVC calls it for each line of a
-command, and each line is computed in a folder of its own. It imports little, for every stage waits for it.
+command, and each line is computed in its own folder. It imports little because every stage waits for it.
 """
 
 import os

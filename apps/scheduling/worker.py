@@ -1,7 +1,7 @@
-"""What a Dask worker does for a pipeline that runs elsewhere: a stage's command, on inputs that it was sent.
+"""What a Dask worker does for a pipeline on another machine: run a stage's command on inputs sent to it.
 
 A worker is started in a checkout: `python -m distributed.cli.dask_worker`. Its code and packages must be
-those of the machine where the pipeline runs. Inputs are kept in its folder, by checksum.
+those of the machine where the pipeline runs. It keeps inputs in its folder, by checksum.
 """
 
 import hashlib
@@ -22,20 +22,19 @@ from stages.console.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 MYSELF = Path(__file__).read_bytes()
-"""As it was when this process began: the stages' code is read by processes that begin later."""
+"""This file as it was when the process started. The stages' code is read by processes that start later."""
 FOLDER = Path(".dvc/tmp/cluster")
 SCHEDULER = "DASK_SCHEDULER_ADDRESS"
 PACKAGES = "numpy", "scipy", "torch", "tensorflow", "keras", "scikit-learn", "lightgbm"
 GLANCE = 0.2
-"""Seconds between two looks at whether the command is still wanted."""
+"""Seconds between two checks whether the command is still needed."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A stage to be computed. inputs: checksums by path. outputs: the paths of files and folders.
+    """A stage to compute. inputs: checksums by path. outputs: the paths of files and folders.
 
-    topic: of Dask's events, under which it tells what the command prints. versions: what it is meant to run
-    with.
+    topic: of the Dask events that carry what the command prints. versions: of code and packages, required.
     """
 
     stage: str
@@ -48,7 +47,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Missing:
-    """What a worker answers that was not sent all inputs yet."""
+    """The answer of a worker that still lacks inputs: their checksums."""
 
     worker: str
     checksums: list[str]
@@ -56,7 +55,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command left. status: its exit status. files: contents by path, if it succeeded."""
+    """The outcome of a command. status: its exit status. files: contents by path, if it succeeded."""
 
     status: int
     files: dict[str, bytes]
@@ -75,17 +74,17 @@ def connect(address: str) -> Any:
 
 
 def variables(**others: str) -> dict[str, str]:
-    """The environment of a process that trains for this one.
+    """The environment variables of a process that trains for this one.
 
-    It lacks a variable of Dask's workers that has them give back memory at once: with it, training a network
-    from scratch takes three times as long.
+    They leave out a variable of Dask's workers that makes them return memory at once: with it, training a
+    scratch network takes three times as long.
     """
     mine = {name: value for name, value in os.environ.items() if name != "MALLOC_TRIM_THRESHOLD_"}
     return mine | {"PYTHONPATH": str(ROOT)} | others
 
 
 def versions() -> dict[str, str]:
-    """What decides results: the checksum of the code, and the versions of Python and libraries."""
+    """What results depend on: the checksum of the code, and the versions of Python and libraries."""
     digest = hashlib.sha256(MYSELF)
     for path in sorted((ROOT / "stages").rglob("*.py")):
         digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
@@ -94,7 +93,7 @@ def versions() -> dict[str, str]:
 
 
 def check(wanted: dict[str, str]) -> None:
-    """Raise UserError, naming what differs, if this worker's code or packages are others."""
+    """Raise UserError, naming the differences, if this worker's code or packages are not the wanted ones."""
     mine = versions()
     differing = [
         f"{name} {mine.get(name)}, here {wanted[name]}" for name in wanted if mine.get(name) != wanted[name]
@@ -104,12 +103,12 @@ def check(wanted: dict[str, str]) -> None:
 
 
 def missing(checksums: Iterable[str]) -> list[str]:
-    """Those of the inputs that are not here."""
+    """The checksums of the inputs that are not here."""
     return [checksum for checksum in sorted(set(checksums)) if not (FOLDER / checksum).exists()]
 
 
 def store(checksum: str, content: bytes) -> None:
-    """Keep an input. It is read-only, for stages' folders link to it."""
+    """Keep an input. It is read-only because the folders of stages link to it."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=FOLDER, delete=False) as file:
         file.write(content)
@@ -118,7 +117,7 @@ def store(checksum: str, content: bytes) -> None:
 
 
 def compute(request: Request) -> Missing | Outcome:
-    """Run a stage's command in a folder of its own. Raises UserError as `check` does."""
+    """Run a stage's command in its own folder. Raises UserError as `check` does."""
     from distributed import get_worker
 
     check(request.versions)
@@ -135,7 +134,7 @@ def compute(request: Request) -> Missing | Outcome:
 
 
 def _run(request: Request, folder: Path, worker: Any) -> int:
-    """The exit status of the command. What it prints is sent on; it ends when nobody wants it any more."""
+    """The exit status of the command. Its output is sent on; it is killed when it is not needed any more."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     key = worker.get_current_task()
     process = subprocess.Popen(

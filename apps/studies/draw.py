@@ -1,4 +1,4 @@
-"""Draw what the studies found, and put it on a page.
+"""Draw the results of the studies and write a page with them.
 
     python -m apps.studies.draw
 
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def describe(name: str, study: plan.Study, tables: list[pd.DataFrame]) -> str:
-    """The part of the page on a study, HTML."""
+    """The part of the page about a study, as HTML."""
     title = name.replace("_", " ").capitalize()
     shown = [show(table) for table in tables]
     return "\n".join(
@@ -64,8 +64,8 @@ def describe(name: str, study: plan.Study, tables: list[pd.DataFrame]) -> str:
             f"<p><b>{escape(study.question)}</b></p>",
             f'<a href="plots/{name}.png"><img src="plots/{name}.png" alt="{escape(study.question)}"></a>',
             *shown,
-            f"<p>What it cannot say: {escape(study.limits)}</p>",
-            f'<p>Every training: <a href="results/{name}/trials.csv">trials.csv</a></p>',
+            f"<p>Limits: {escape(study.limits)}</p>",
+            f'<p>All trainings: <a href="results/{name}/trials.csv">trials.csv</a></p>',
         ]
     )
 
@@ -87,7 +87,7 @@ def show(table: pd.DataFrame) -> str:
 
 
 def gains(means: pd.DataFrame) -> pd.DataFrame:
-    """A row for each model: the accuracy of the mean over k seeds, in percent."""
+    """A row for each model: the accuracy of the mean over k seeds, in percent, a column for each k."""
     wide = means.assign(accuracy=100 * means.accuracy).pivot(
         index="model", columns="seeds", values="accuracy"
     )
@@ -110,15 +110,15 @@ th:first-child, td:first-child {{ text-align: left; }}
 tbody tr:nth-child(even) {{ background: #8882; }}
 </style>
 <h1>Studies</h1>
-<p>± is the standard deviation from seed to seed; bands in the pictures reach from the lowest value to the
-highest. Axes of accuracies are logarithmic in the errors. Seconds and memory are those of one machine.</p>
+<p>± is the standard deviation over the seeds; bands in the pictures reach from the lowest value to the highest.
+Axes of accuracies are logarithmic in the errors. Seconds and memory are from the machine that trained.</p>
 {}
 </html>
 """
 
 
 def summarize(study: plan.Study, table: pd.DataFrame) -> pd.DataFrame:
-    """A row for each model and value, seeds together: means, and the standard deviation of the accuracy."""
+    """A row for each model and value: means over the seeds, and the standard deviation of the accuracy."""
     seeds = study.vary == plan.SEED
     values = ["all"] * len(table) if seeds else [write(study, value) for value in table.value]
     varied = "seeds" if seeds else study.vary.replace("_", " ")
@@ -208,7 +208,7 @@ def write(study: plan.Study, value: Any) -> str:
 
 
 def draw_seeds(table: pd.DataFrame, means: pd.DataFrame) -> Figure:
-    """The accuracy of each seed, and of the mean over several of them."""
+    """The accuracy of each seed, and of the mean over the predictions of several seeds."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5), layout="constrained")
     models = list(dict.fromkeys(table.model))
     for number, (model, line) in enumerate(styles(models)):

@@ -1,10 +1,9 @@
-"""Write down every training of each study, with all that decides its result.
+"""List the trainings of each study, with a checksum of everything that determines their results.
 
     python -m apps.studies.plan
 
-Reads studies/params.yaml, params.yaml, architectures.yaml, and the code and data that they lead to. Writes
-studies/plans/<study>.json: a checksum of what decides each training. A plan changes if, and only if, results
-of its study may.
+Reads studies/params.yaml, params.yaml, architectures.yaml, and the code and data that trainings need. Writes
+studies/plans/<study>.json. A plan changes if, and only if, the results of its study may change.
 """
 
 import hashlib
@@ -22,7 +21,7 @@ from stages.console import command
 
 STUDIES, PLANS = Path("studies/params.yaml"), Path("studies/plans")
 SEED, IMAGES = "seed", "images"
-"""What a study may vary beside a key of its models' entries."""
+"""What a study may vary instead of a key of its models' entries."""
 
 
 def _share(value: Any) -> Any:
@@ -39,10 +38,10 @@ Share = Annotated[float, BeforeValidator(_share), Field(gt=0, le=1)]
 class Study(params.Section):
     """An entry of studies/params.yaml.
 
-    question, limits: what it asks, and what it cannot say. vary: a key of the models' entries in params.yaml,
-    `seed`, or `images`, and its values. seeds: how many there are of each value. images: the share of the
-    training images, unless that is what varies. alone: whether one training runs at a time, as its seconds
-    count.
+    question, limits: what it asks, and what it cannot answer. vary, values: a key of the models' entries in
+    params.yaml, `seed`, or `images`, and its values. seeds: how many for each value. images: the share of the
+    training images, unless it is varied. alone: whether one training runs at a time, because the study
+    compares seconds.
     """
 
     question: str
@@ -74,12 +73,12 @@ def read() -> dict[str, Study]:
 
 
 def digest(content: Any) -> str:
-    """What tells some content from all other."""
+    """A checksum of the content, 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def plan(name: str, study: Study) -> list[dict[str, Any]]:
-    """The trainings of a study: model, value, seed, and the trial. Raises UserError, naming a wrong value."""
+    """The trainings of a study: model, value, seed and trial of each. Raises UserError for a wrong value."""
     planned = []
     for model in study.models:
         for place, value in enumerate(study.values):

@@ -2,10 +2,10 @@
 
     python -m apps.studies.run batch_size
 
-Reads what `apps.studies.plan` reads, and the labels in data/. Writes studies/results/<study>/: trials.csv, a
-row a training, and, if the seed is what varies, means.csv: the accuracy of the mean over several seeds.
-Trainings that are done stay in studies/results/<study>.partial.kept/ until all are, so that a killed study
-goes on.
+Reads what `apps.studies.plan` reads, and the labels in data/. Writes studies/results/<study>/: trials.csv,
+one row per training, and, if the seed varies, means.csv: the accuracy of the mean over several seeds. Results
+of finished trainings stay in studies/results/<study>.partial.kept/ until all are finished, so that a killed
+study can continue.
 """
 
 import itertools
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def run(name: str, trainings: list[dict[str, Any]], kept: Path, alone: bool = False) -> None:
-    """Run those of the trainings that are not kept, one at a time if `alone`."""
+    """Run the trainings without kept results, one at a time if `alone`."""
     missing = [one for one in trainings if not place(kept, one).with_suffix(".json").is_file()]
     together = 1 if alone else max(1, len(missing))
     done = len(trainings) - len(missing)
@@ -98,12 +98,12 @@ def describe(one: dict[str, Any], result: trials.Result) -> dict[str, Any]:
 
 
 def place(kept: Path, one: dict[str, Any]) -> Path:
-    """Where a training's results are kept: a name of all that decides them."""
+    """The path of a training's kept results, without suffix: a checksum of all that determines them."""
     return kept / plan.digest(one)
 
 
 def keep(kept: Path, one: dict[str, Any], result: trials.Result) -> None:
-    """Keep what a training gave, the row last: it says that the rest is there."""
+    """Keep a training's predictions and its row. The row comes last: it shows that both are there."""
     predictions = np.zeros((0, 0)) if result.failure else result.predictions()
     files.write_array(place(kept, one).with_suffix(".npy"), predictions)
     files.write_json(partial := place(kept, one).with_suffix(".new"), describe(one, result))
@@ -111,7 +111,7 @@ def keep(kept: Path, one: dict[str, Any], result: trials.Result) -> None:
 
 
 def load(kept: Path, one: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
-    """What `keep` kept."""
+    """The row and the predictions that `keep` kept."""
     path = place(kept, one)
     return json.loads(path.with_suffix(".json").read_text(encoding="utf-8")), np.load(
         path.with_suffix(".npy")
@@ -119,7 +119,7 @@ def load(kept: Path, one: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
 
 
 def means(table: pd.DataFrame, predictions: tuple[np.ndarray, ...]) -> pd.DataFrame:
-    """The accuracy of the mean over k seeds of each model: mean, least and most of all choices of k."""
+    """For each model and k, the accuracy of the mean over k seeds: mean, min, max over all choices of k."""
     labels, rows = dataset.load_labels("test"), []
     for model, of_model in table.groupby("model", sort=False):
         arrays = [predictions[i] for i in of_model.index]

@@ -1,11 +1,11 @@
-"""The companion of a training or of a stage after it: feeds trackers, started by stages/console/tracking.py.
+"""The companion of a training or of a stage after it: feeds trackers. stages/console/tracking.py starts it.
 
     python -m apps.tracking follow TRACKERS MODEL   # lines of a training on standard input
-    python -m apps.tracking join TRACKERS KIND      # what `evaluate` or another stage has found
+    python -m apps.tracking join TRACKERS KIND      # results of `evaluate` or another stage
 
-Each tracker gets a process of its own, at the lowest priority, that is ended if it hangs; this one needs a
-tenth of a second. What people should know is a line on standard error while they may see it, and in
-tracking/log.txt in any case.
+Each tracker gets its own process, at the lowest priority, which is killed if it hangs; this process takes a
+tenth of a second. Messages for the user go to standard error while the user may see it, and always to
+tracking/log.txt.
 """
 
 import os
@@ -21,9 +21,9 @@ from apps.tracking import feed, lines, training
 from stages.console import tracking
 
 MOMENT = 0.5
-"""Seconds that the trackers get to end before the training is told not to wait."""
+"""Seconds that the trackers have to finish before the training is told not to wait."""
 HANGS = 1800
-"""Seconds after which a tracker is ended that has still not finished. It may have had to wait for others."""
+"""Seconds after which an unfinished tracker is killed. It may have had to wait for others."""
 
 
 def main() -> None:
@@ -35,14 +35,14 @@ def main() -> None:
             say(f"{unknown} is no tracker; there are {', '.join(feed.TRACKERS)}")
         (follow if what == "follow" else join)(known, argument)
     except OSError as error:
-        say(f"{error.filename or lines.folder()}: {error.strerror}: the trackers lack a part")
+        say(f"{error.filename or lines.folder()}: {error.strerror}: the trackers miss data")
         let_go()
 
 
 def follow(trackers: list[str], name: str) -> None:
-    """Keep the lines of a training and let the trackers read them."""
+    """Store the lines of a training and let the trackers read them. name: of the model."""
     run = lines.Run(name, uuid.uuid4().hex)
-    told = (line for text in sys.stdin.buffer if (line := lines.parse(text)))  # the last one may be torn
+    told = (line for text in sys.stdin.buffer if (line := lines.parse(text)))  # the last may be cut off
     run.append(**next(told), about=training.about())
     feeding = start(trackers, "follow", name, run.id, str(os.getpid()))
     end = {"state": "failed"}  # of a training that is killed
@@ -63,16 +63,16 @@ def follow(trackers: list[str], name: str) -> None:
 
 
 def join(trackers: list[str], kind: str) -> None:
-    """Let what a stage has found join the runs of the models that are there."""
-    from apps.tracking import finished  # with NumPy, for which no training should wait
+    """Add a stage's results to the runs of the trained models. kind: of the results, see `finished.KINDS`."""
+    from apps.tracking import finished  # imports NumPy; no training should wait for that
 
     runs = finished.collect(finished.names(), [kind])
     leave(start(trackers, "catch_up", *(f"{run.name}:{run.id}" for run in runs)))
 
 
 def start(trackers: Iterable[str], *arguments: str) -> dict[str, subprocess.Popen]:
-    """A process for each tracker, whose libraries print to the log."""
-    with suppress(OSError):  # where Linux weighs sessions, not processes, against each other: this one is low
+    """Start a process for each tracker, by name; their libraries print to the log."""
+    with suppress(OSError):  # if Linux schedules sessions, not processes: this session gets low priority
         Path("/proc/self/autogroup").write_text("19")
     with (lines.folder() / "log.txt").open("ab") as log:
         return {
@@ -87,17 +87,17 @@ def start(trackers: Iterable[str], *arguments: str) -> dict[str, subprocess.Pope
 
 
 def leave(feeding: dict[str, subprocess.Popen]) -> None:
-    """Let go of the training, and end what hangs."""
+    """Let the training go on alone, and kill processes that hang."""
     let_go()
     wait(feeding, HANGS)
     for tracker, process in feeding.items():
         if process.poll() is None:
             process.kill()
-            say(f"{tracker} has not answered for {HANGS} s: it lacks a part")
+            say(f"{tracker} has not answered for {HANGS} s: it misses data")
 
 
 def let_go() -> None:
-    """Tell the training that it need not wait."""
+    """Tell the training that it need not wait any more."""
     with suppress(OSError):
         os.write(2, tracking.TAKEN + b"\n")
 
@@ -110,7 +110,7 @@ def wait(feeding: dict[str, subprocess.Popen], limit: float) -> None:
 
 
 def say(text: str) -> None:
-    """Tell the person, if that is still possible, and the log."""
+    """Write a message to the user, if that is still possible, and to the log."""
     line = f"tracking: {text}\n".encode()
     with suppress(OSError):
         os.write(2, line)

@@ -1,4 +1,4 @@
-"""Comet, on this machine unless TRACKERS_ONLINE=1 and its key is set; `comet upload` takes the ZIP files."""
+"""Comet, offline unless TRACKERS_ONLINE=1 and its key are set; `comet upload` uploads the ZIP files."""
 
 import os
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""DVCLive, as files of a folder and no more: left alone, it would edit dvc.yaml, and Git's index."""
+"""DVCLive, only as files in a folder: by default it would also edit dvc.yaml and Git's index."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from apps.tracking import lines
 
 
 class Tracker:
-    """See feed.Tracker. Artifacts are named but not kept: DVC keeps the model's folder itself."""
+    """See feed.Tracker. Artifacts are named but not stored: DVC stores the model's folder itself."""
 
     CONTINUES = False
 

@@ -1,9 +1,9 @@
-"""Feed one tracker with the lines of runs. Started by `apps.tracking`, a process for each tracker.
+"""Feed one tracker with the lines of runs. `apps.tracking` starts a process of this for each tracker.
 
-    python -m apps.tracking.feed TRACKER follow MODEL RUN PID  # a training, as it goes on
+    python -m apps.tracking.feed TRACKER follow MODEL RUN PID  # a running training
     python -m apps.tracking.feed TRACKER catch_up MODEL:RUN…   # what it lacks of finished ones
 
-A tracker is a module of this folder, named in TRACKERS, whose class Tracker has what `Tracker` has here.
+A tracker is a module of this folder, named in TRACKERS, whose class Tracker implements the protocol below.
 """
 
 import os
@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from apps.tracking import lines
 
 TRACKERS = "tensorboard", "dvclive", "wandb", "comet", "mlflow"
-"""All there are, the ones that start fastest first."""
+"""All trackers, those that start fastest first."""
 ONLINE = {
     "wandb": os.environ.get("WANDB_MODE") == "online",
     "comet": os.environ.get("TRACKERS_ONLINE") == "1" and "COMET_API_KEY" in os.environ,
@@ -28,51 +28,51 @@ ONLINE = {
 there is hardly anything to look at before, and its imports would take time from the training."""
 PROJECT = "image-classifiers"
 EVERY = 0.25
-"""Seconds between two looks for new lines."""
+"""Seconds between two checks for new lines."""
 SIDE_BY_SIDE = max(2, os.cpu_count() or 1)
-"""Processes that feed a tracker at once, 100 MB each: of short trainings many would be waiting."""
+"""Processes that feed a tracker at once, of 100 MB each; with short trainings many would run."""
 
 
 class Tracker(Protocol):
-    """A run in a tracker. Made, it has begun; it raises whatever its library raises."""
+    """A run in a tracker, which begins when it is created. It raises whatever its library raises."""
 
     CONTINUES: bool
-    """Whether it adds to a run that is there. If not, a run is written anew when something is added."""
+    """Whether it can add to an existing run. If not, adding something writes the whole run again."""
 
     def __init__(self, folder: Path, run: lines.Run, begin: lines.Line, again: bool):
-        """Begin a run, or go on with one. folder: for what the tracker keeps on this machine.
+        """Begin a run, or continue one. folder: for the tracker's files on this machine.
 
-        begin: the run's first line. again: whether all its lines up to now were fed before.
+        begin: the run's first line. again: whether the run exists, and is continued.
         """
 
     def metrics(self, axis: str, places: Sequence[int], values: Sequence[Mapping[str, float]], when: float):
-        """Figures by name at some places of an axis, `step` or `epoch`."""
+        """Log figures by name at some places of an axis, `step` or `epoch`. when: seconds since 1970."""
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        """Figures and texts on the run as a whole, by name."""
+        """Log figures and texts about the whole run, by name."""
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """A table: its rows, each by the same columns."""
+        """Log a table: its rows, all with the same columns."""
 
     def picture(self, name: str, path: Path) -> None:
-        """A PNG file."""
+        """Log a PNG file."""
 
     def artifact(self, name: str, path: Path) -> None:
-        """A file or a folder to keep with the run."""
+        """Store a file or a folder with the run."""
 
     def close(self, failed: bool) -> None:
-        """End the run; what it has is kept then."""
+        """End the run and save it."""
 
 
 def load(tracker: str) -> type[Tracker]:
-    """The class of a tracker, its library told to be quiet and to keep to tracking/ before it is imported."""
+    """The class of a tracker. Before its library is imported, it is set to be quiet and to use tracking/."""
     folder = lines.folder() / tracker
     folder.mkdir(parents=True, exist_ok=True)
-    os.chdir(lines.folder().parent)  # and tracking/ stays where it is without DVC_ROOT, too
+    os.chdir(lines.folder().parent)  # so that tracking/ is found without DVC_ROOT, too
     for name in [name for name in os.environ if name.startswith("DVC")]:
-        del os.environ[name]  # else DVCLive takes itself for a part of DVC's experiment
+        del os.environ[name]  # else DVCLive joins DVC's experiment
     variables = {
-        "WANDB_ERROR_REPORTING": "false",  # to its makers, also offline
+        "WANDB_ERROR_REPORTING": "false",  # it reports to its makers, even offline
         "WANDB_SILENT": "true",
         **{f"WANDB_{what}_DIR": str(folder / what.lower()) for what in ("CACHE", "CONFIG", "DATA")},
         "WANDB_ARTIFACT_DIR": str(folder / "artifacts"),
@@ -91,7 +91,7 @@ def load(tracker: str) -> type[Tracker]:
 
 
 def feed(run: Tracker, line: lines.Line) -> None:
-    """Hand a line over to a tracker's run."""
+    """Pass a line on to a tracker's run."""
     match line["event"]:
         case "steps":
             places = range(line["done"] + 1, line["done"] + len(line["losses"]) + 1)
@@ -110,7 +110,7 @@ def feed(run: Tracker, line: lines.Line) -> None:
 
 
 def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested mappings as one, its keys joined by dots."""
+    """Nested mappings as one mapping, with keys joined by dots."""
     found = {}
     for key, value in values.items():
         inside = isinstance(value, Mapping)
@@ -122,7 +122,7 @@ def follow(tracker: str, name: str, run_id: str, writer: str) -> None:
     """Feed a run whose lines are being written, until it ends or the process `writer` is gone."""
     run = lines.Run(name, run_id)
     with lines.lock(f"{run_id}.{tracker}"):
-        if run.fed(tracker):  # by a stage after the training, for this process had to wait long
+        if run.fed(tracker):  # by a later stage, because this process had to wait long
             return
         opened, count, state = None, 0, "failed"
         told = _growing(run, int(writer))
@@ -138,7 +138,7 @@ def follow(tracker: str, name: str, run_id: str, writer: str) -> None:
 
 
 def _growing(run: lines.Run, writer: int) -> Iterator[lines.Line]:
-    """The lines of a run as they come."""
+    """The lines of a run as they are written, until it ends or the process `writer` is gone."""
     rest = b""
     with run.path.open("rb") as file:
         while True:
@@ -156,7 +156,7 @@ def _growing(run: lines.Run, writer: int) -> Iterator[lines.Line]:
 
 
 def catch_up(tracker: str, runs: Sequence[lines.Run], overtaken: Callable[[], bool] = lambda: False) -> int:
-    """Feed what the tracker lacks of these runs; how many lacked something. Ends early once `overtaken`."""
+    """Feed what the tracker lacks of these runs; return how many were fed. Ends early if `overtaken`."""
     kind, changed = None, 0
     for run in runs:
         if overtaken():
@@ -177,13 +177,13 @@ def catch_up(tracker: str, runs: Sequence[lines.Run], overtaken: Callable[[], bo
 
 
 def _latest(told: Sequence[lines.Line]) -> list[lines.Line]:
-    """The lines without those on something of which a later one tells anew."""
+    """The lines without those that a later line of the same event and name replaces."""
     last = {(line["event"], line["name"]): line for line in told if "name" in line}
     return [line for line in told if "name" not in line or last[line["event"], line["name"]] is line]
 
 
 def _wait_for_turn(tracker: str) -> AbstractContextManager[Any]:
-    """A lock, held, of which there are SIDE_BY_SIDE for a tracker."""
+    """Wait for one of the tracker's SIDE_BY_SIDE locks, and return it locked."""
     for place in cycle(range(SIDE_BY_SIDE)):
         lock = lines.lock(f"{tracker}.{place}", timeout=0)
         try:
@@ -193,7 +193,7 @@ def _wait_for_turn(tracker: str) -> AbstractContextManager[Any]:
 
 
 def _join(tracker: str, runs: Sequence[lines.Run]) -> None:
-    """Feed what a stage has found, unless a later stage wants more: then that does all."""
+    """Feed a stage's results, unless a later stage has more to feed: then that stage feeds all."""
     newest, this = lines.folder() / "locks" / f"{tracker}.newest", str(os.getpid())
     newest.write_text(this)
     with lines.lock(f"{tracker}.catch_up"):
@@ -202,7 +202,7 @@ def _join(tracker: str, runs: Sequence[lines.Run]) -> None:
 
 def _main() -> None:
     os.setpriority(os.PRIO_PROCESS, 0, 19)
-    said = os.dup(2)  # where the person may see it; what libraries print is in the log, standard output
+    said = os.dup(2)  # where the user may see it; what libraries print goes to the log, standard output
     os.dup2(1, 2)
     tracker, what, *arguments = sys.argv[1:]
     try:
@@ -211,7 +211,7 @@ def _main() -> None:
                 follow(tracker, *arguments)
             else:
                 _join(tracker, [lines.Run(*argument.split(":")) for argument in arguments])
-    except BaseException as error:  # whatever a library raises: here it ends one tracker, and nothing else
+    except BaseException as error:  # whatever a library raises, it ends only this tracker
         text = f"tracking: {tracker}: {explain(tracker, error)}\n"
         for place in (said, 2):
             try:

@@ -1,4 +1,4 @@
-"""What lies in outputs/ as lines: all that a finished training left, and what was found of it afterwards."""
+"""The results in outputs/ as lines: of finished trainings, and of the stages after them."""
 
 import csv
 import hashlib
@@ -13,11 +13,11 @@ from stages.common import results
 
 TABLES, PLOTS, ONNX = (results.OUTPUTS / name for name in ("tables", "plots", "onnx"))
 KINDS = ("scores", "pictures", "models")
-"""What may be found of a model after its training."""
+"""The kinds of results of the stages after a training."""
 REPORT = "per_class", "confusion"
-"""The tables, of those in outputs/tables, that are sent."""
+"""The tables of outputs/tables that are sent."""
 NAMES = "class", "truth", "prediction"
-"""Columns that hold the names of classes, which may look like numbers."""
+"""Columns with names of classes, which may look like numbers."""
 
 
 def names() -> list[str]:
@@ -28,7 +28,7 @@ def names() -> list[str]:
 
 
 def collect(wanted: Iterable[str], kinds: Iterable[str] = KINDS) -> list[lines.Run]:
-    """The runs that left today's results of these models, once their lines tell all there is of these kinds.
+    """The runs of the current results of these models, after adding missing lines of these kinds.
 
     A training that was not tracked gets the run that it would have had.
     """
@@ -68,7 +68,7 @@ def _run_of(name: str) -> lines.Run:
 
 
 def _after(name: str, kinds: Iterable[str]) -> Iterator[lines.Line]:
-    """The lines on what `evaluate`, `visualize` and `export` found of a model."""
+    """The lines about a model's results of `evaluate`, `visualize` and `export`."""
     if "scores" in kinds and (TABLES / "summary.csv").exists():
         for row in _rows(TABLES / "summary.csv"):
             if row.pop("model") == name:
@@ -90,7 +90,7 @@ def _after(name: str, kinds: Iterable[str]) -> Iterator[lines.Line]:
 
 
 def _score(key: str) -> str:
-    """A column of summary.csv as a tracker shows it; an epoch's validation figures have its name already."""
+    """A tracker's name of a column of summary.csv. Epochs already use the names of validation figures."""
     if key.startswith("validation_") and key != "validation_images":
         return f"final_{key}"
     return key if key in ("parameters", "training_images", "validation_images", "summary") else f"test_{key}"

@@ -1,4 +1,4 @@
-"""A callback for a `fit` of one's own. Not for this project's trainers, whose loops tell of themselves."""
+"""A callback for your own `fit`. This project's trainers do not need it: their loops report to trackers."""
 
 import keras
 
@@ -6,7 +6,7 @@ from stages.console import tracking
 
 
 class Tracking(keras.callbacks.Callback):
-    """Tells trackers of every epoch.
+    """Reports every epoch to trackers.
 
     with tracking.run("mine/first_try", parameters):
         model.fit(…, callbacks=[Tracking()])

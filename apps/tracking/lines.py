@@ -1,4 +1,4 @@
-"""The lines that tell of the runs, from which every tracker is fed: tracking/runs/<framework>/<model>.jsonl.
+"""The lines about runs, from which all trackers are fed: tracking/runs/<framework>/<model>.jsonl.
 
 A line is a JSON object: the run's id as `run`, the seconds since 1970 as `time`, and as `event` one of these:
 
@@ -11,10 +11,10 @@ A line is a JSON object: the run's id as `run`, the seconds since 1970 as `time`
 | table | name, rows: a list of mappings |
 | picture | name, path: a PNG file below tracking/ |
 | artifact | name, path: a file or a folder below tracking/ |
-| end | state: finished or failed. result: which results it left, see `finished.fingerprint` |
-| fed | tracker: which one has the run's first `count` lines, those of this kind not counted |
+| end | state: finished or failed. result: identifies its results, see `training.fingerprint` |
+| fed | tracker: the one that has the run's first `count` lines, not counting those of this kind |
 
-Files that lines name are kept in tracking/files/, by their content: as links where that is possible.
+Files that lines name are kept in tracking/files/, named by their content, as links where possible.
 """
 
 import json
@@ -30,7 +30,7 @@ Line = dict[str, Any]
 
 
 def folder() -> Path:
-    """Where all that is tracked lies: also of queued experiments, which DVC runs in a copy of the project."""
+    """The folder of all that is tracked, also by queued experiments, which run in a copy of the project."""
     return Path(os.environ.get("DVC_ROOT", ""), "tracking").absolute()
 
 
@@ -43,7 +43,7 @@ class Run:
 
     @property
     def path(self) -> Path:
-        """Where its lines are, among those of other runs of the model."""
+        """The file with its lines, and those of other runs of the model."""
         return path_of(self.name)
 
     def append(self, event: str, **content: Any) -> None:
@@ -53,11 +53,11 @@ class Run:
             file.write(json.dumps(line, default=str).encode() + b"\n")  # one write: others append, too
 
     def lines(self) -> list[Line]:
-        """Its lines up to now, but for those of the kind fed."""
+        """Its lines up to now, without those of the event fed."""
         return [line for line in read(self.name) if line["run"] == self.id and line["event"] != "fed"]
 
     def fed(self, tracker: str) -> int:
-        """How many of its lines the tracker has."""
+        """How many of its lines the tracker already has."""
         counts = [
             line["count"]
             for line in read(self.name)
@@ -67,8 +67,8 @@ class Run:
 
 
 def lock(purpose: str, timeout: float = -1) -> AbstractContextManager[Any]:
-    """A lock between the processes that track, by what it is for."""
-    from filelock import FileLock  # which imports much, and a training's companion needs none
+    """A lock between the processes of tracking. timeout: in seconds; below 0 it waits for ever."""
+    from filelock import FileLock  # it imports much, and a training's companion needs no lock
 
     place = folder() / "locks"
     place.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def lock(purpose: str, timeout: float = -1) -> AbstractContextManager[Any]:
 
 
 def path_of(name: str) -> Path:
-    """Where the lines of a model's runs are; a torn line at the file's end is closed."""
+    """The file with the lines of a model's runs. An incomplete line at its end gets a line break."""
     path = folder() / "runs" / f"{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
@@ -86,7 +86,7 @@ def path_of(name: str) -> Path:
 
 
 def parse(text: bytes) -> Line | None:
-    """A line, or None if it is torn."""
+    """A line, or None if it is incomplete."""
     try:
         return json.loads(text)
     except ValueError:
@@ -102,7 +102,7 @@ def read(name: str) -> list[Line]:
 
 
 def keep(source: Path, digest: str) -> str:
-    """Keep a file or a folder, whose content has this digest; the path below tracking/ where it is then."""
+    """Keep a file or a folder whose content has this digest; return its path in tracking/."""
     source = source.resolve()
     kept = Path("files", digest, source.name)
     target = folder() / kept

@@ -12,11 +12,11 @@ from mlflow.entities import Metric, Param, RunTag
 from apps.tracking import lines
 from apps.tracking.feed import PROJECT, flat
 
-SERVER = os.environ.get("MLFLOW_TRACKING_URI")  # asked for before MLflow itself sets it
+SERVER = os.environ.get("MLFLOW_TRACKING_URI")  # read before MLflow itself sets it
 BATCH = 1000
-"""Metrics that `log_batch` takes at once; of parameters it takes 100."""
+"""The most metrics that `log_batch` takes at once; it takes up to 100 parameters."""
 LONGEST = 6000
-"""Characters of a parameter."""
+"""The most characters of a parameter."""
 
 
 class Tracker:
@@ -25,7 +25,7 @@ class Tracker:
     CONTINUES = True
 
     def __init__(self, folder: Path, run: lines.Run, begin: lines.Line, again: bool):
-        with lines.lock("mlflow.database"):  # two that create it at once break it for good, the client does
+        with lines.lock("mlflow.database"):  # two clients that create it at once break it
             mlflow.set_tracking_uri(SERVER or f"sqlite:///{folder}/mlflow.db")
             self._client = mlflow.MlflowClient()
             experiment = self._experiment(folder)
@@ -68,7 +68,7 @@ class Tracker:
         self._client.log_batch(self._id, tags=texts)
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        # log_table would add the rows to those of a table that is there
+        # log_table would append the rows to an existing table
         content = {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}
         self._client.log_dict(self._id, content, f"{name}.json")
 

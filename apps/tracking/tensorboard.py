@@ -1,4 +1,4 @@
-"""TensorBoard: a folder of a run, with a file of events. Its EventFileWriter would import TensorFlow."""
+"""TensorBoard: a folder for each run with a file of events. Its EventFileWriter would import TensorFlow."""
 
 import shutil
 import struct
@@ -21,7 +21,7 @@ TEXT = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN
 
 
 class Tracker:
-    """See feed.Tracker. Figures have 32 bits here, and artifacts are named but not kept."""
+    """See feed.Tracker. Figures have 32 bits here, and artifacts are named but not stored."""
 
     CONTINUES = False
 

@@ -1,4 +1,4 @@
-"""The lines with which a training begins and ends. Imports little, for it runs beside the training."""
+"""The lines with which a training begins and ends. Imports little, because it runs beside the training."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from stages.console import machine, tracking
 
 
 def about() -> dict[str, Any]:
-    """Which code and which machine a run is of."""
+    """The code and the machine of a run."""
     here = lines.folder().parent  # a trial trains in a folder elsewhere
     found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True)
     return {
@@ -29,13 +29,13 @@ def about() -> dict[str, Any]:
 
 
 def fingerprint(folder: Path, timings: Path) -> str:
-    """What tells the results of a training from those of all others: the seconds in its timings do."""
+    """Identifies the results of a training among all others, which have other seconds in their timings."""
     content = (folder / "model.json").read_bytes() + timings.read_bytes()
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 def of_training(folder: Path, timings: Path) -> Iterator[lines.Line]:
-    """The lines on what a training left, with which its run ends."""
+    """The lines about a training's results, with which its run ends."""
     result = fingerprint(folder, timings)
     yield {"event": "summary", "name": "timings", "values": json.loads(timings.read_text(encoding="utf-8"))}
     yield {"event": "artifact", "name": "model", "path": lines.keep(folder, result)}

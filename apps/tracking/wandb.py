@@ -1,4 +1,4 @@
-"""Weights & Biases, on this machine unless WANDB_MODE=online; `wandb sync` takes a run to an account."""
+"""Weights & Biases, offline unless WANDB_MODE=online; `wandb sync` uploads a run to an account."""
 
 import os
 import shutil
@@ -44,7 +44,7 @@ class Tracker:
                 x_disable_meta=True,
                 disable_git=True,
                 disable_code=True,
-                x_transaction_log_flush_interval=0.5,  # seconds; its own 15 would be lost with a kill
+                x_transaction_log_flush_interval=0.5,  # seconds; a kill would lose those of its default, 15
             ),
         )
         self._run.define_metric("*", step_metric="epoch", step_sync=False)

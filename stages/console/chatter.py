@@ -1,4 +1,4 @@
-"""C++ libraries' notes on the machine are kept from the terminal, their errors are not."""
+"""Hide the notes of C++ libraries from the terminal, but not their errors."""
 
 import os
 import subprocess
@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 CHATTER = r"^(I[0-9]{4} |WARNING: All log messages before absl::InitializeLog)"
-"""How lines of level INFO begin, and the note on where such lines go."""
+"""The beginnings of lines of level INFO, and of the note on where such lines go."""
 
 
 @contextmanager
 def hidden() -> Iterator[None]:
-    """Leave out CHATTER of what is written to standard error in the block.
+    """Filter CHATTER out of standard error during the block.
 
-    Another process filters it: so what a library says before it aborts this process is shown, too.
+    Another process filters, so what a library writes before it aborts this process is shown, too.
     """
     sys.stderr.flush()
     kept = os.dup(2)

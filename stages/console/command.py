@@ -19,16 +19,16 @@ from stages.console.errors import UserError, one_line
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main`; end the process with status 1 and one line if the user can mend the cause.
+    """Call `main`. If it fails for a reason that the user can fix, exit with status 1 and one line.
 
-    Ctrl-C and SIGTERM end it at once, also inside a long call of a C library: Python's own handlers would
-    wait for that call. What was half written stays under its temporary name, and the next run clears it.
+    Ctrl-C and SIGTERM end the process at once, even in a long call of a C library: Python's own handlers
+    would wait for that call. Half-written files keep their temporary names until the next run removes them.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a × that the terminal cannot show
+            stream.reconfigure(errors="replace")  # for a × that the terminal cannot show
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if "DVC_STAGE" in os.environ:  # as DVC sets it
+    if "DVC_STAGE" in os.environ:  # DVC sets it
         _end_with_dvc()
     try:
         parameters.check()
@@ -36,7 +36,7 @@ def run(main: Callable[[], None]) -> None:
         tracking.join(getattr(sys.modules["__main__"].__spec__, "name", ""))
     except UserError as error:
         sys.exit(f"error: {error}")
-    except OSError as error:  # a full disk, a missing permission: nothing that a traceback explains
+    except OSError as error:  # a full disk, a missing permission: a traceback would not help
         reason = os.strerror(error.errno) if error.errno else one_line(error)
         sys.exit(f"error: {error.filename or 'input or output'}: {reason}")
 
@@ -45,7 +45,7 @@ def run(main: Callable[[], None]) -> None:
 def _end_with_dvc() -> None:
     """End this process when the DVC that started it is gone, killed or crashed.
 
-    Left alone, it would write its results over those that a later run of DVC has made and recorded.
+    Otherwise it could overwrite the results that a later run of DVC has made and recorded.
     """
     started = psutil.Process()  # by DVC: this process, or the shell that waits for it
     with suppress(psutil.Error):  # a parent of another user
@@ -63,7 +63,7 @@ def _end_with_dvc() -> None:
 
 
 def end_with_parent() -> None:
-    """What each process of a pool calls first: it ends when the one that made the pool is gone."""
+    """Called first by each process of a pool: it ends when the process that made the pool is gone."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
@@ -74,14 +74,14 @@ def end_with_parent() -> None:
 
 
 def model_name(description: str | None) -> str:
-    """The one argument of a training stage: the model's key in params.yaml."""
+    """Parse the only argument of a training stage: the model's key in params.yaml."""
     parser = _parser(description)
     parser.add_argument("model", help="the model's key in params.yaml")
     return parser.parse_args().model
 
 
 def no_arguments(description: str | None) -> None:
-    """What a stage calls that takes no arguments, so that it answers --help."""
+    """Parse the command line of a stage without arguments, so that it answers --help."""
     _parser(description).parse_args()
 
 

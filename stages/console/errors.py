@@ -1,4 +1,4 @@
-"""What a stage tells the person at the prompt when something is wrong: one line."""
+"""Errors that a stage reports to the user in one line."""
 
 import pickle
 import struct
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """A mistake that the person at the prompt can mend; its text is one line for them."""
+    """A mistake that the user can fix; its text is one line for them."""
 
 
 DAMAGE = (
@@ -27,15 +27,15 @@ DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What parsers raise on a damaged file. A missing name or module is a fault of the program, not of the
-file."""
+"""What parsers raise on a damaged file. A missing name or module is an error of the program instead."""
 
 
 @contextmanager
 def reading(path: Path, what: str, *errors: type[Exception], remedy: str = "dvc repro") -> Iterator[None]:
-    """Raise UserError, naming the file, if it is missing or the block finds that it is not `what`.
+    """Raise UserError, naming the file, if it is missing or the block fails to read it.
 
-    errors: what a library raises beside DAMAGE. remedy: the command that makes the file anew.
+    what: the message on a damaged file. errors: what a library raises besides DAMAGE. remedy: the command
+    that makes the file anew.
     """
     try:
         yield
@@ -43,7 +43,7 @@ def reading(path: Path, what: str, *errors: type[Exception], remedy: str = "dvc 
         raise
     except FileNotFoundError:
         raise UserError(f"{path} is missing: `{remedy}` makes it") from None
-    except (PermissionError, NotADirectoryError) as error:  # says nothing about the content
+    except (PermissionError, NotADirectoryError) as error:  # the content may be intact
         error.filename = error.filename or str(path)
         raise
     except MemoryError:
@@ -53,5 +53,5 @@ def reading(path: Path, what: str, *errors: type[Exception], remedy: str = "dvc 
 
 
 def one_line(error: object) -> str:
-    """An error's text, or any other, in one line; of one without a text its kind."""
+    """The text of an error, or of any object, in one line; the name of its type if it has no text."""
     return " ".join(str(error).split()) or type(error).__name__

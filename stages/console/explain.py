@@ -1,4 +1,4 @@
-"""What is wrong with a value of a params file, in words: where, what is there, what is allowed."""
+"""Explain errors in a params file: where they are, which value is there, what is allowed."""
 
 from collections.abc import Iterator
 from typing import Any, get_args
@@ -6,23 +6,23 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 SHOWN = 100
-"""Characters of a wrong value that a message repeats; of a longer one, such as a whole section, none."""
+"""A message repeats a wrong value of up to this many characters; longer ones may be whole sections."""
 
 
 def explain(key: str, error: ValidationError, kind: Any) -> str:
-    """One clause for each of pydantic's errors. key: where the value of the type `kind` stands."""
+    """A clause for each of pydantic's errors. key: the place of the value, which should be of type `kind`."""
     return "; ".join(_clause(key, each, kind) for each in error.errors())
 
 
 def _clause(key: str, error: Any, kind: Any) -> str:
-    places = [place for place in error["loc"] if place != "[key]"]  # stands after a wrong key
+    places = [place for place in error["loc"] if place != "[key]"]  # pydantic's mark of a wrong key
     where = ".".join(filter(None, [key, *map(str, places)]))
     value = f" is {shown}" if len(shown := repr(error["input"])) <= SHOWN else ""
     match error["type"]:
         case "missing":
             return f"{where} is missing"
         case "extra_forbidden":
-            known = _section_at(kind, error["loc"][:-1]).model_fields.keys() - {"kind"}  # a layer's own name
+            known = _section_at(kind, error["loc"][:-1]).model_fields.keys() - {"kind"}  # the layer's name
             return f"{where} is unknown; allowed: {', '.join(sorted(known))}"
         case "value_error":
             return f"{where}{value}: {error['ctx']['error']}"
@@ -34,9 +34,9 @@ def _clause(key: str, error: Any, kind: Any) -> str:
 
 
 def _section_at(kind: Any, place: tuple[str | int, ...]) -> type[BaseModel]:
-    """The section that the keys `place` lead to in the type `kind`; numbers count the items of lists.
+    """The section to which the keys `place` lead in the type `kind`; numbers are indices of lists.
 
-    Where sections of several kinds are allowed, the key is the value of `kind` that tells them apart.
+    Where several sections are allowed, the key is the value of their field `kind`, which distinguishes them.
     """
     sections = list(_sections_in(kind))
     for key in (key for key in place if isinstance(key, str)):

@@ -1,4 +1,4 @@
-"""What a result depends on beside the code, in words: processor, system, versions, and what ran beside."""
+"""What results depend on besides the code: processor, system, versions, and other stages at the same time."""
 
 import platform
 import resource
@@ -11,11 +11,11 @@ import psutil
 
 INSTRUCTION_SETS = ("amx_tile", "avx512f", "avx2")
 STAGES = ("stages.", "apps.scheduling.trainer")
-"""How the modules begin that processes run as stages."""
+"""The beginnings of the names of modules that run as stages."""
 
 
 def processor() -> str:
-    """Such as 'AMD EPYC (family 25, model 1), avx2'."""
+    """The processor, such as 'AMD EPYC (family 25, model 1), avx2'."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
     except FileNotFoundError:
@@ -32,17 +32,17 @@ def processor() -> str:
 
 
 def system() -> str:
-    """Such as 'Linux x86_64'."""
+    """The operating system and architecture, such as 'Linux x86_64'."""
     return f"{platform.system()} {platform.machine()}"
 
 
 def packages(names: Iterable[str]) -> dict[str, str]:
-    """The versions of the packages of these names."""
+    """The installed versions of these packages."""
     return {name: version(name) for name in names}
 
 
 def stages_at_once() -> int:
-    """How many of the project's stages run on this machine at the moment, this one included."""
+    """How many of the project's stages are running on this machine, this one included."""
     found = 0
     for process in psutil.process_iter(["cmdline"]):
         pairs = pairwise(process.info["cmdline"] or [])
@@ -51,9 +51,9 @@ def stages_at_once() -> int:
 
 
 def peak_mebibytes() -> int:
-    """The most memory that this process has held, in MiB.
+    """The peak memory of this process in MiB.
 
-    Linux's getrusage would count what the process held that started this one, so /proc is asked first.
+    Linux's getrusage would include the memory of the process that started this one, so /proc comes first.
     """
     try:
         status = Path("/proc/self/status").read_text(encoding="utf-8")

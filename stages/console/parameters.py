@@ -1,4 +1,4 @@
-"""Checks the params files as a whole: what no single stage reads, such as a misspelt key, is seen here."""
+"""Check the params files as a whole, and so find keys that no stage reads, such as misspelt ones."""
 
 from typing import Any, Literal
 
@@ -9,14 +9,14 @@ from stages.common.frameworks import FRAMEWORKS
 
 
 class Data(params.Section):
-    """What to train on."""
+    """The training data."""
 
     dataset: str
     validation: params.Validation
 
 
 class Device(params.Section):
-    """Where the frameworks that know several devices compute."""
+    """The devices of the frameworks that support several."""
 
     pytorch: str
     tensorflow: str

@@ -1,4 +1,4 @@
-"""What a person sees while a model trains."""
+"""What the user sees while a model trains."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,7 +10,7 @@ from stages.common import params, results
 from stages.console import tracking
 
 watchers: list[Callable[[dict[str, float | None]], None]] = []
-"""Called with each finished epoch, a row of history.csv, after it is printed. What they raise ends the
+"""Called with each finished epoch, a row of history.csv, after it is printed. Their exceptions end the
 training."""
 
 
@@ -31,7 +31,7 @@ class Bar:
 
 @contextmanager
 def training(model: str, where: str, what: str) -> Iterator[None]:
-    """Print what is going to be trained in the block, and let trackers follow it."""
+    """Print what the block will train, and on which device; let trackers follow it."""
     print(f"{model} on {where}\n{what}", flush=True)
     with _tracked(model, where) if tracking.chosen() else nullcontext():
         yield
@@ -49,12 +49,12 @@ def _tracked(model: str, where: str) -> AbstractContextManager[None]:
 
 
 def steps(done: int, losses: Sequence[SupportsFloat]) -> None:
-    """Take note of the losses of the steps that follow the first `done`."""
+    """Tell trackers the losses of the steps that follow the first `done`."""
     tracking.steps(done, losses)
 
 
 def epoch(row: dict[str, float | None], epochs: int) -> None:
-    """Print one line on a finished epoch, a row of history.csv."""
+    """Print a line about a finished epoch, a row of history.csv, and tell trackers and watchers."""
     tracking.epoch(row)
     text = (
         f"epoch {row['epoch']}/{epochs}  loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:.2%}"

@@ -1,8 +1,8 @@
-"""Tells experiment trackers of a training, without a tracker in the training's process.
+"""Report a training to experiment trackers, without running a tracker in the training's process.
 
 Trackers draw from Python's random numbers, replace hooks, phone home and hang. So TRACKERS=wandb,mlflow,…
-starts `python -m apps.tracking`, which gets a JSON line for every event through a pipe. Nothing here waits
-for it, but for the few seconds of PATIENCE at the end; what goes wrong is a line on standard error.
+starts `python -m apps.tracking`, the companion, which gets each event as a JSON line through a pipe. Nothing
+here waits for it, except for at most PATIENCE seconds at the end. Problems are lines on standard error.
 Without TRACKERS nothing happens.
 
     with tracking.run("mine/first_try", {"learning_rate": 0.1}):
@@ -24,15 +24,15 @@ from typing import Any, SupportsFloat
 
 ROOT = Path(__file__).resolve().parents[2]
 WAITING = 1 << 20
-"""Bytes of lines that wait for a companion that does not read; what comes after them is lost."""
+"""Bytes of lines that may wait for a companion that does not read; later lines are lost."""
 PATIENCE = 4.0
-"""Seconds that a process waits at its end until its companion has taken over what there is to do."""
+"""Seconds that a process waits at its end for its companion to take over the rest of the work."""
 TAKEN = b"taken"
-"""The line with which the companion says that it has."""
+"""The line with which the companion says that it has taken over."""
 GROUP = "TRACKERS_GROUP"
-"""The variable that names the study or search that a training belongs to."""
+"""The environment variable that names the study or search that a training belongs to."""
 JOINING = {"stages.evaluate": "scores", "stages.visualize": "pictures", "stages.export": "models"}
-"""The stages whose results join the runs of the trainings, and what they are."""
+"""The stages whose results are added to the runs of the trainings, and the kind of these results."""
 
 
 def chosen() -> str:
@@ -41,7 +41,7 @@ def chosen() -> str:
 
 
 class Companion:
-    """The process that feeds the trackers, seen from the one that it accompanies."""
+    """The process that feeds the trackers, as the process that started it sees it."""
 
     def __init__(self, *arguments: str):
         self._waiting, self._heard, self._taken, self._complained = bytearray(), b"", False, False
@@ -59,17 +59,17 @@ class Companion:
         os.set_blocking(self._out, False)
 
     def send(self, event: str, **content: Any) -> None:
-        """Hand over a line; what cannot be written at once waits."""
+        """Send a line to the companion; what cannot be written at once waits."""
         line = json.dumps({"event": event, "time": round(time.time(), 3), **content}, default=str) + "\n"
         if len(self._waiting) + len(line) > WAITING:
-            self._complain("the trackers do not keep up: they lack a part of this training")
+            self._complain("the trackers do not keep up: they miss a part of this training")
         else:
             self._waiting += line.encode()
         self._write()
         self._listen()
 
     def take_leave(self) -> None:
-        """Wait until the companion goes on alone, at most for PATIENCE."""
+        """Wait until the companion can go on alone, at most PATIENCE seconds."""
         end = time.monotonic() + PATIENCE
         while not self._taken and self._process.poll() is None and (left := end - time.monotonic()) > 0:
             wanting = [self._in] if self._waiting else []
@@ -77,7 +77,7 @@ class Companion:
             self._write()
             self._listen()
         self._listen()
-        self._complain("the trackers may lack a part: the process that feeds them does not answer")
+        self._complain("the trackers may miss data: the process that feeds them does not answer")
         for pipe in (self._process.stdin, self._process.stderr):
             with suppress(OSError):
                 pipe.close()
@@ -92,10 +92,10 @@ class Companion:
         except OSError:
             self._waiting.clear()
             self._listen()  # it may say why
-            self._complain("the trackers lack a part: the process that feeds them has ended")
+            self._complain("the trackers miss data: the process that feeds them has ended")
 
     def _listen(self) -> None:
-        """Show what the companion has to say."""
+        """Print what the companion says."""
         with suppress(BlockingIOError):
             self._heard += os.read(self._out, 1 << 16)
         *lines, self._heard = self._heard.split(b"\n")
@@ -106,7 +106,7 @@ class Companion:
                 print(line.decode(errors="replace"), file=sys.stderr, flush=True)
 
     def _complain(self, text: str) -> None:
-        """Say once what is wrong, unless the companion has said it, or is done."""
+        """Print what is wrong, but only once, and not if the companion has taken over."""
         if not self._complained and not self._taken:
             print(f"tracking: {text}", file=sys.stderr, flush=True)
         self._complained = True
@@ -117,10 +117,10 @@ _companion: Companion | None = None
 
 @contextmanager
 def run(name: str, parameters: Mapping[str, Any], **results: Path) -> Iterator[None]:
-    """Let the trackers follow the block: a run that has failed if the block raises.
+    """Let the trackers follow the block as a run, which has failed if the block raises.
 
-    name: of the model, framework/model. parameters: what it is trained with. results: the files that it
-    leaves, `folder` and `timings`.
+    name: of the model, framework/model. parameters: of its training. results: the paths `folder` and
+    `timings` of its results.
     """
     global _companion
     if not chosen():
@@ -143,24 +143,24 @@ def run(name: str, parameters: Mapping[str, Any], **results: Path) -> Iterator[N
 
 
 def send(event: str, **content: Any) -> None:
-    """Tell of an event, if trackers follow."""
+    """Report an event, if trackers follow."""
     if _companion:
         _companion.send(event, **content)
 
 
 def steps(done: int, losses: Sequence[SupportsFloat]) -> None:
-    """Tell of the losses of the steps that follow the first `done`."""
+    """Report the losses of the steps that follow the first `done`."""
     if losses:
         send("steps", done=done, losses=list(map(float, losses)))
 
 
 def epoch(values: Mapping[str, float | None]) -> None:
-    """Tell of a finished epoch: its figures by name, the number of the epoch as `epoch`."""
+    """Report a finished epoch: its figures by name, with the number of the epoch as `epoch`."""
     send("epoch", values=dict(values))
 
 
 def join(module: str) -> None:
-    """Let what the stage has found join the runs of the trainings, if there are trackers."""
+    """Add a stage's results to the runs of the trainings, if there are trackers. module: the stage's."""
     if chosen() and module in JOINING:
         with suppress(OSError):
             Companion("join", chosen(), JOINING[module]).take_leave()

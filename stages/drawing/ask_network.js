@@ -1,4 +1,4 @@
-// The networks in the page itself answer, in a thread of their own, so that drawing stays smooth.
+// The networks in the page itself answer, in their own thread, so that drawing stays smooth.
 "use strict";
 
 const ask = (() => {

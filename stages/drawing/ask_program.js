@@ -7,7 +7,7 @@ const ask = (() => {
     const response = await fetch(path, { method: "POST", headers, body }).catch(() => {
       throw new Error("The program behind this page has ended: start `python -m apps.draw` again.");
     });
-    const content = await response.json().catch(() => ({})); // too busy, it has only a status to say so
+    const content = await response.json().catch(() => ({})); // if too busy, it sends only a status
     if (!response.ok) throw new Error(content.error ?? `The program says ${response.status}.`);
     return content;
   }

@@ -1,8 +1,8 @@
-// A trained network in plain JavaScript: from a model's two files to class probabilities. Nothing is learnt
-// here: it is the way forward alone, to be read beside stages/models/scratch.py, which goes back as well.
+// A trained network in plain JavaScript: from a model's two files to class probabilities. This is the forward
+// pass alone, to be read beside stages/models/scratch.py, which has the backward pass as well.
 //
-// What a layer hands on is {shape, values}: [rows, columns, channels], or [units] after a dense layer, and
-// all its numbers in one flat array, the channels of a pixel side by side.
+// A layer's output is {shape, values}: [rows, columns, channels], or [units] after a dense layer, and all its
+// numbers in one flat array, the channels of a pixel side by side.
 "use strict";
 
 const EPSILON = 1e-5; // of batch normalization, as in stages/common/architecture.py
@@ -20,8 +20,8 @@ function readWeights(bytes) {
   return arrays;
 }
 
-/** y[start + i] += x · w[row + i]: where all the time goes. A zero adds nothing, and half of what ReLU hands
- *  on is zeros. */
+/** y[start + i] += x · w[row + i]: this takes most of the time. Zeros, half of the outputs of ReLU, are
+ *  skipped. */
 function addProduct(y, start, x, w, row, count) {
   if (x === 0) return;
   for (let i = 0; i < count; i++) y[start + i] += x * w[row + i];
@@ -34,8 +34,8 @@ function dense(x, weights, biases) {
   return { shape: [units], values: y };
 }
 
-/** Each k×k window times the filters: dense, once for every place of the window. weights: (k, k, channels,
- *  filters). What lies outside the image counts as zero. */
+/** Each k×k window times the filters: `dense` at every place of the window. weights: (k, k, channels,
+ *  filters). Pixels outside the image count as zero. */
 function conv(x, { filters, kernel, padding, stride = 1 }, weights, biases) {
   const [rows, columns, channels] = x.shape;
   const [outRows, top] = windows(rows, kernel, padding, stride);
@@ -101,7 +101,7 @@ const ACTIVATIONS = {
   tanh: (value) => Math.tanh(value),
 };
 
-/** What a layer makes of x. layer: as in architectures.yaml, "relu" or {dense: 128}. of: its arrays by name. */
+/** A layer's output for x. layer: as in architectures.yaml, "relu" or {dense: 128}. of: its arrays by name. */
 function apply(layer, x, of) {
   const [[kind, value]] = typeof layer === "string" ? [[layer]] : Object.entries(layer);
   switch (kind) {
@@ -117,7 +117,7 @@ function apply(layer, x, of) {
   }
 }
 
-/** Probabilities, eᶻ / Σ eᶻ, of logits; the maximum is taken off against overflow. */
+/** Probabilities, eᶻ / Σ eᶻ, of logits; the maximum is subtracted to avoid overflow. */
 function softmax(logits) {
   const largest = Math.max(...logits);
   const powers = logits.map((logit) => Math.exp(logit - largest));
@@ -125,7 +125,7 @@ function softmax(logits) {
   return powers.map((power) => power / sum);
 }
 
-/** The image moved by (down, right) pixels; what comes in from outside is the ground. */
+/** The image moved by (down, right) pixels; the ground fills the edges. */
 function move(x, down, right, ground) {
   const [rows, columns] = x.shape;
   const values = new Float64Array(x.values.length).fill(ground);

@@ -3,16 +3,16 @@
 
 const pad = document.getElementById("pad");
 const pen = document.getElementById("pen"); // shows where the arrow keys are
-const hint = document.getElementById("hint"); // that one draws here, while the pad is empty
+const hint = document.getElementById("hint"); // "Draw here", while the pad is empty
 const paper = pad.getContext("2d", { willReadFrequently: true });
 const LARGEST = Math.max(pad.width, pad.height);
-const PEN_WIDTH = LARGEST / 13; // of a digit that fills most of the pad this leaves MNIST's strokes
+const PEN_WIDTH = LARGEST / 13; // gives MNIST's strokes if the digit fills most of the pad
 const STEP = LARGEST / 30; // of an arrow key
 let strokes = []; // each a list of points [x, y] in the pad's pixels
-let pointer = null; // the one that draws; a second finger does nothing
+let pointer = null; // the pointer that draws; a second finger does nothing
 let picture = null; // shown instead of strokes
 
-/** What the pad calls when what is on it has changed: set by page.js. */
+/** Called when the drawing has changed: set by page.js. */
 let padChanged = () => {};
 
 /** How much ink each pixel of the pad has, 0 to 255, row by row. */
@@ -106,7 +106,7 @@ for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
   });
 }
 
-// The keyboard's pen. Arrow keys held together move it aslant.
+// The keyboard's pen. Two arrow keys held together move it diagonally.
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const held = new Set();
 let at = [pad.width / 2, pad.height / 4];

@@ -1,6 +1,6 @@
-// Asks for answers while one draws, and shows them. `ask` is one of ask_network.js and ask_program.js:
+// Asks for answers while the user draws, and shows them. `ask` is from ask_network.js or ask_program.js:
 // ask.drawing(ink) and, if the page takes pictures, ask.picture(file) promise a list of what was found, left
-// to right: {image: its gray levels row by row, probabilities: a list a model}.
+// to right: {image: its gray levels row by row, probabilities: a list for each model}.
 "use strict";
 
 const facts = JSON.parse(document.getElementById("facts").textContent);
@@ -8,15 +8,15 @@ const { models, classes, image_size: imageSize, sure_above: sureAbove } = facts;
 const rows = [...document.querySelectorAll("#answers tbody tr")];
 const found = document.getElementById("found");
 const sentence = document.getElementById("sentence");
-const spoken = document.getElementById("spoken"); // the sentence again, to be heard once it has settled
+const spoken = document.getElementById("spoken"); // the sentence for screen readers, once it has settled
 const message = document.getElementById("message");
 const SETTLED = 700; // milliseconds
 const EMPTY = sentence.textContent;
 
 let answers = [];
-let selected = 0; // of the answers: whose probabilities the table shows
+let selected = 0; // index of the answer whose probabilities the table shows
 
-/** What most models answer to an image: the class, and the models that answer another one, by class. */
+/** What most models answer for an image: the class; and the models by the class that they answer. */
 function verdict(probabilities) {
   const votes = classes.map(() => []), sums = classes.map(() => 0);
   probabilities.forEach((ofModel, i) => {
@@ -76,7 +76,7 @@ function element(kind, textContent) {
   return Object.assign(document.createElement(kind), { textContent });
 }
 
-/** A button with what the models say and the image as they see it; it chooses what the table shows. */
+/** A button with the models' answer and the image as they see it; it selects what the table shows. */
 function card({ image }, { label }, i) {
   const button = document.createElement("button");
   button.type = "button";
@@ -99,11 +99,11 @@ function card({ image }, { label }, i) {
   return button;
 }
 
-// One question at a time. When it is answered, the next is about the pad as it is then: a drawing that has
-// been overtaken is never asked about.
+// One question at a time. When it is answered, the next is about the pad as it is then: outdated drawings are
+// never asked about.
 const busy = document.querySelector(".answers");
 let asking = false;
-let next = null; // what to ask
+let next = null; // the next question
 
 async function askFor(question) {
   next = question;

@@ -1,9 +1,9 @@
-// A drawing made an image as MNIST made its own (LeCun, Bottou, Bengio and Haffner, 1998): the longest side
-// of the ink becomes 20 of 28 pixels, its shape is kept, grays come from averaging, and the centre of mass
-// of the ink comes to the middle.
+// Turns a drawing into an image as MNIST's makers did (LeCun, Bottou, Bengio and Haffner, 1998): the longest
+// side of the ink becomes 20 of 28 pixels, its shape is kept, averaging gives gray levels, and the centre of
+// mass of the ink moves to the middle.
 "use strict";
 
-const FILLED = 20 / 28; // what the ink takes of an image
+const FILLED = 20 / 28; // share of the image that the ink takes
 const LEAST = 1 / 8; // of the pad's longest side: ink that is smaller is a dot
 
 /** The image, a Uint8Array of rows · columns, or null if there is no more than a dot.
@@ -42,7 +42,7 @@ function prepare(ink, width, [rows, columns], ground) {
   return Uint8Array.from(gathered, (value) => Math.round(ground + (reach * Math.min(value, 255)) / 255));
 }
 
-/** The pixels that the stretch from `start` to `end` covers, and how much of each. */
+/** The pixels that the interval from `start` to `end` covers, and the covered share of each. */
 function shares(start, end, count) {
   const found = [];
   for (let pixel = Math.max(0, Math.floor(start)); pixel < Math.min(count, end); pixel++) {

@@ -1,4 +1,4 @@
-// The thread that the networks of the page run in.
+// The thread in which the networks of the page run.
 "use strict";
 
 let networks = []; // each with the content of its model.json and a function from pixels to probabilities

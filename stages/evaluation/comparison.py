@@ -1,7 +1,7 @@
-"""Models beside each other: which differences are significant, what they gain by deciding together.
+"""Compare models: which differences are significant, and what each model adds to their ensemble.
 
-labels: uint8 (n,). predictions: by model, probabilities, float32 (n, classes). predicted: by model,
-classes (n,).
+labels: uint8 (n,). predictions: each model's probabilities, float32 (n, classes). predicted: each model's
+predicted classes, (n,).
 """
 
 from itertools import combinations
@@ -16,12 +16,12 @@ RESAMPLES = 10_000
 
 
 def mean_of(predictions: dict[str, np.ndarray]) -> np.ndarray:
-    """The mean of the models' probabilities, float32 (n, classes), added up in float64."""
+    """The mean of the models' probabilities, float32 (n, classes), computed in float64."""
     return np.mean(list(predictions.values()), axis=0, dtype=np.float64).astype(np.float32)
 
 
 def vote_of(predictions: dict[str, np.ndarray]) -> np.ndarray:
-    """The class that most models predict, uint8 (n,); of tied ones that with the highest mean probability."""
+    """The class that most models predict, uint8 (n,). The mean probability decides ties."""
     classes = np.arange(next(iter(predictions.values())).shape[1])
     votes = sum((p.argmax(axis=1)[:, None] == classes).astype(int) for p in predictions.values())
     mean = np.mean(list(predictions.values()), axis=0, dtype=np.float64)
@@ -30,11 +30,12 @@ def vote_of(predictions: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def contributions(labels: np.ndarray, predictions: dict[str, np.ndarray]) -> pd.DataFrame:
-    """What each model adds to the mean of all: the accuracy without it, and the gain by it.
+    """What each model adds to the mean of all models: the mean's accuracy without it, and the gain with it.
 
-    gained, lost: test images that only the mean with it, or only the one without it, gets right.
-    p: exact McNemar test of the two. p_holm: corrected for the number of rows. No row if there are
-    fewer than two models.
+    gained, lost: number of images that only the mean with the model, or only the mean without it,
+        classifies correctly.
+    p: exact McNemar test of the two means. p_holm: corrected for the number of rows.
+    There are no rows for fewer than two models.
     """
     if len(predictions) < 2:
         return pd.DataFrame(columns=CONTRIBUTIONS)
@@ -60,13 +61,13 @@ def contributions(labels: np.ndarray, predictions: dict[str, np.ndarray]) -> pd.
 
 
 def pairs(labels: np.ndarray, predicted: dict[str, np.ndarray]) -> pd.DataFrame:
-    """A row for every two models, on the same images.
+    """A row for each pair of models, on the same images.
 
-    only_model, only_other: images that only the one or only the other gets right.
+    only_model, only_other: number of images that only `model`, or only `other`, classifies correctly.
     agreement: share of the images for which both predict the same class.
-    difference: accuracy of `model` less that of `other`, with the bounds of its own 95 % interval,
-        which is not corrected for the number of rows.
-    p: exact McNemar test, 0 where it is below the least float64. p_holm: corrected for the number of rows.
+    difference: accuracy of `model` minus that of `other`, with the bounds of its 95 % interval, which is
+        not corrected for the number of rows.
+    p: exact McNemar test; 0 below the smallest float64. p_holm: corrected for the number of rows.
     """
     right = {model: classes == labels for model, classes in predicted.items()}
     rows = []
@@ -91,19 +92,19 @@ def pairs(labels: np.ndarray, predicted: dict[str, np.ndarray]) -> pd.DataFrame:
 
 
 def only(first: np.ndarray, second: np.ndarray) -> tuple[int, int]:
-    """How many of the images only the first, and only the second gets right, from two bool (n,)."""
+    """How many images only the first, and only the second, classifies correctly. Both: bool (n,)."""
     return int(np.count_nonzero(first & ~second)), int(np.count_nonzero(second & ~first))
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided exact p of McNemar's test (1947): the images that one of two gets right, as coin flips."""
+    """Two-sided exact p of McNemar's test (1947): a binomial test of the images that only one gets right."""
     if only_first + only_second == 0:
         return 1.0
     return float(binomtest(only_first, only_first + only_second).pvalue)
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """p values (m,) corrected for their number (Holm, 1979): all below 0.05 hold together at 95 %."""
+    """p values (m,) corrected for multiple tests (Holm, 1979), which controls the family-wise error rate."""
     order = np.argsort(p, kind="stable")
     corrected = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     result = np.empty_like(corrected)
@@ -112,12 +113,12 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def bootstrap_difference(only_first: int, only_second: int, images: int) -> tuple[float, float]:
-    """Bounds of the difference of two accuracies at 95 %: paired percentile bootstrap.
+    """Bounds of the 95 % interval of the difference of two accuracies: paired percentile bootstrap.
 
-    Drawing `images` images with replacement draws, of the three kinds (only the first right, only
-    the second, both or none), multinomial counts: these are drawn, RESAMPLES times. Equal counts
-    give equal bounds, whatever else is compared. With fewer than about ten images that only one of
-    the two gets right the bounds are too close: there McNemar's exact p counts.
+    An image is of one of three kinds: only the first is right, only the second is, or both or none are.
+    Resampling `images` images with replacement gives multinomial counts of the kinds, which are drawn
+    RESAMPLES times. The counts are the seed, so equal counts give equal bounds. With fewer than about ten
+    images that only one of the two gets right, the interval is too narrow: use McNemar's exact p there.
     """
     generator = np.random.default_rng([only_first, only_second, images])
     shares = np.array([only_first, only_second, images - only_first - only_second]) / images

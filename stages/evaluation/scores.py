@@ -1,10 +1,10 @@
-"""What one model's answers say about it: its scalars and its tables.
+"""Score one model's predictions: scalars and tables.
 
-labels: uint8 (n,), places in `classes`, the names. probabilities: float32 (n, classes), each row with sum 1.
-A model's prediction is the class of the largest probability, of equal ones the first.
+labels: uint8 (n,), indices of `classes`, the names. probabilities: float32 (n, classes); each row sums to 1.
+A model predicts the class with the largest probability, the first of equal ones.
 
-Written in NumPy alone: importing scikit-learn's metrics takes longer than scoring 25 models. Tests hold each
-figure against scikit-learn's.
+Written in NumPy alone: importing scikit-learn's metrics takes longer than scoring 25 models. Tests compare
+each figure with scikit-learn's.
 """
 
 from statistics import NormalDist
@@ -15,7 +15,7 @@ import pandas as pd
 Z = NormalDist().inv_cdf(0.975)
 BINS = 15
 RATES = 10.0 ** (np.arange(-48, 1) / 12)
-"""False positive rates at which ROC curves are kept: twelve a decade, from 0.0001 to 1."""
+"""False positive rates at which ROC curves are sampled: twelve per decade, from 0.0001 to 1."""
 
 Scalars = dict[str, float | None]
 Tables = dict[str, pd.DataFrame]
@@ -24,14 +24,14 @@ Tables = dict[str, pd.DataFrame]
 def assess(labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]) -> tuple[Scalars, Tables]:
     """The scalars of one model, rounded to six places, and its tables.
 
-    Those of `assess_predictions`, and
-    log_loss: mean cross-entropy in nats; a probability below 1.2e-7, what float32 can tell from 0
-        beside 1, counts as that.
-    macro_auc: mean of the areas under the ROC curves of each class against the rest, classes that no
-        image or every image shows left out. None if none is left.
+    Those of `assess_predictions`, and:
+    log_loss: mean cross-entropy in nats; probabilities below 1.2e-7 (float32's epsilon) count as that.
+    macro_auc: mean of the areas under the ROC curves, each class against the rest. Classes that no image or
+        every image shows are left out; None if none is left.
     calibration_error: expected calibration error over 15 bins of equal width (Guo et al., 2017,
         arXiv:1706.04599), 0 to 1.
-    brier_score: mean over the images of the squared distances to the truth, 0 to 2 (Brier, 1950).
+    brier_score: mean over the images of the squared distance between probabilities and one-hot label, 0 to 2
+        (Brier, 1950).
     """
     scalars, tables = assess_predictions(labels, probabilities.argmax(axis=1), classes)
     curves = [roc_curve(labels == label, scores) for label, scores in enumerate(probabilities.T)]
@@ -54,10 +54,10 @@ def assess(labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ..
 def assess_predictions(
     labels: np.ndarray, predicted: np.ndarray, classes: tuple[str, ...]
 ) -> tuple[Scalars, Tables]:
-    """What predicted classes (n,) alone say: scalars, rounded to six places, and confusion and per_class.
+    """What follows from the predicted classes (n,) alone: scalars, to six places, confusion and per_class.
 
-    accuracy: share of images, with the bounds of its 95 % interval (Wilson, 1927).
-    macro_f1: mean over the classes that an image shows or the model predicts.
+    accuracy: share of the images that are correct, with the bounds of its 95 % interval (Wilson, 1927).
+    macro_f1: mean F1 over the classes that occur among the labels or the predictions.
     """
     size = len(classes)
     counts = np.bincount(labels * np.int64(size) + predicted, minlength=size * size).reshape(size, size)
@@ -74,12 +74,12 @@ def assess_predictions(
 
 
 def rounded(scalars: Scalars) -> Scalars:
-    """The scalars with six places."""
+    """The scalars, rounded to six places."""
     return {name: None if value is None else round(float(value), 6) for name, value in scalars.items()}
 
 
 def accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """The share of images whose label has the largest probability."""
+    """The share of the images whose label has the largest probability."""
     return np.mean(probabilities.argmax(axis=1) == labels)
 
 
@@ -90,7 +90,7 @@ def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def wilson_interval(correct: np.ndarray | int, images: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds of the share `correct / images` at 95 % (Wilson, 1927), to nine places."""
+    """Bounds of the 95 % interval of the share `correct / images` (Wilson, 1927), to nine places."""
     share, weight = correct / images, Z**2 / images
     middle = (share + weight / 2) / (1 + weight)
     half = np.sqrt(weight * share * (1 - share) + weight**2 / 4) / (1 + weight)
@@ -98,28 +98,28 @@ def wilson_interval(correct: np.ndarray | int, images: np.ndarray | int) -> tupl
 
 
 def sure_above(labels: np.ndarray, probabilities: np.ndarray, wrong: float) -> float | None:
-    """The confidence above which an answer is sure: of the sure ones at most the share `wrong` is wrong.
+    """The confidence above which answers are sure: at most the share `wrong` of them is wrong.
 
-    labels, probabilities: of held-out images. Of all thresholds, to six places, the lowest whose answers are
-    right so often that the lower bound of their 95 % interval is at least 1 - `wrong`. So a few images that
-    happen to be right choose none: without one mistake it takes 765 answers to show 0.5 %.
-    Returns 1, which no answer is above, if no threshold is good enough, and None if there are too few images
-    for any to be.
+    labels, probabilities: of held-out images. The result is the lowest threshold, to six places, for which
+    the accuracy of the answers above it has a 95 % interval whose lower bound is at least 1 - `wrong`. So a
+    few lucky images are not enough: even without a mistake, showing 0.5 % takes 765 answers.
+    Returns 1, which no answer exceeds, if no threshold is good enough, and None if there are too few images
+    for any threshold.
     """
     if not len(labels) or wilson_interval(len(labels), len(labels))[0] < 1 - wrong:
         return None
-    confidence = np.ceil(probabilities.max(axis=1).astype(float) * 1e6)  # in steps: none is between two
+    confidence = np.ceil(probabilities.max(axis=1).astype(float) * 1e6)  # in steps of 1e-6
     order = np.argsort(-confidence, kind="stable")
     right = np.cumsum(probabilities.argmax(axis=1)[order] == labels[order])
-    last = np.append(np.flatnonzero(np.diff(confidence[order])), len(labels) - 1)  # of the equally sure
+    last = np.append(np.flatnonzero(np.diff(confidence[order])), len(labels) - 1)  # of equal confidence
     enough = last[wilson_interval(right[last], last + 1)[0] >= 1 - wrong]
     return np.append(confidence[order], 0)[enough[-1] + 1] / 1e6 if len(enough) else 1.0
 
 
 def answered(labels: np.ndarray, probabilities: np.ndarray, threshold: float | None) -> Scalars:
-    """What share of the images is answered surely, above the threshold, and what share of these is wrong.
+    """The share of the images whose answers are sure, and the share of these answers that is wrong.
 
-    None without a threshold, or of no answers.
+    Both are None without a threshold; wrong_answers is also None if no answer is sure.
     """
     scalars: Scalars = {"answered": None, "wrong_answers": None}
     if threshold is not None:
@@ -131,11 +131,10 @@ def answered(labels: np.ndarray, probabilities: np.ndarray, threshold: float | N
 
 
 def confusion(counts: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
-    """A row for each class with itself and for every mistake that occurs: how many images, and their share
-    of the truth's images.
+    """The confusion matrix as rows: each class with itself, then each mistake that occurs.
 
-    counts: images by truth and prediction (classes, classes). The classes with themselves come first,
-    so that they are met in the data set's order.
+    counts: images by true and predicted class (classes, classes). share: of the images of the true class.
+    Rows of a class with itself come first, so that plots show the classes in the data set's order.
     """
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     every, names = np.arange(len(classes)), np.array(classes, object)
@@ -146,10 +145,10 @@ def confusion(counts: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
 
 
 def per_class(counts: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
-    """A row a class: precision, recall, F1, and how many images show it. counts: as of `confusion`.
+    """A row for each class: precision, recall, F1 and support, its number of images. counts: see `confusion`.
 
-    Precision is 0 for a class that is never predicted, recall 0 for one that no image shows; F1 is nan if
-    it is neither.
+    Precision is 0 for a class that is never predicted, recall is 0 for one without images; F1 is nan if both
+    are the case.
     """
     right, predicted, support = np.diag(counts), counts.sum(axis=0), counts.sum(axis=1)
     both = predicted + support
@@ -164,14 +163,13 @@ Curve = tuple[np.ndarray, np.ndarray]
 
 
 def roc_curve(positive: np.ndarray, scores: np.ndarray) -> Curve | None:
-    """The ROC curve of scores (n,) for images of which some are positive, bool (n,). None if all or none
-    are."""
+    """The ROC curve of scores (n,). positive: bool (n,). None if all images are positive, or none is."""
     positives = np.count_nonzero(positive)
     negatives = len(positive) - positives
     if not positives or not negatives:
         return None
     order = np.argsort(-scores)
-    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # of the images of equal scores
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # of equal scores
     hits = np.concatenate([[0], np.cumsum(positive[order])[last]])
     return (np.concatenate([[0], last + 1]) - hits) / negatives, hits / positives
 
@@ -187,10 +185,10 @@ def not_quite_one(area: float) -> float:
 
 
 def sampled(curves: list[Curve | None], classes: tuple[str, ...], images: int) -> pd.DataFrame:
-    """The classes' ROC curves at the false positive rates of RATES that so many images can tell from 0.
+    """The classes' ROC curves, sampled at 0 and at the RATES above 1 / `images`.
 
-    The line between two of them has only heights that the curve has between the same two: it is shifted by
-    at most a twelfth of a decade (21 %). Points level with both neighbours are left out.
+    Straight lines between the samples are off by at most one step, a twelfth of a decade (21 %), along the
+    false positive rate. Points as high as both neighbours are left out.
     """
     rates = np.concatenate([[0], RATES[RATES * images > 1]])
     tables = []
@@ -204,15 +202,15 @@ def sampled(curves: list[Curve | None], classes: tuple[str, ...], images: int) -
 
 
 def calibration(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """A row for each bin of confidence, the largest probability, that holds images.
+    """A row for each bin of confidence (the largest probability) that holds images.
 
-    low, high: the bin, low excluded. images: how many. confidence: their mean. accuracy: the share
-    that is right, and its 95 % interval; a perfectly calibrated model has both equal.
+    low, high: the bin's bounds, low excluded. images: their number. confidence: its mean. accuracy: the share
+    that is correct, and its 95 % interval. If a model is perfectly calibrated, confidence equals accuracy.
     """
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, BINS + 1)
-    place = np.searchsorted(edges.astype(np.float32), confidence, side="left") - 1  # 0.6 is 9/15
+    place = np.searchsorted(edges.astype(np.float32), confidence, side="left") - 1  # so that 0.6 is 9/15
     place = np.clip(place, 0, BINS - 1)
     images = np.bincount(place, minlength=BINS)
     kept = images > 0

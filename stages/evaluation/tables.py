@@ -1,4 +1,4 @@
-"""The tables between the stages: CSV files with a header, classes and models by their names."""
+"""The tables that stages pass on: CSV files with a header, with classes and models by name."""
 
 from pathlib import Path
 
@@ -8,11 +8,11 @@ from stages.common import files, results
 from stages.console.errors import reading
 
 TABLES = results.OUTPUTS / "tables"
-"""Where `evaluate` leaves what it finds about each model."""
+"""Where `evaluate` writes each model's scores."""
 COMPARISON = results.OUTPUTS / "comparison"
-"""Where `compare_models` leaves the same of the ensembles, and the tables of models beside each other."""
+"""Where `compare_models` writes the ensembles' scores and the tables that compare models."""
 ENSEMBLES = results.OUTPUTS / "ensembles"
-"""Where it leaves what all models predict together: mean.npy and vote.npy."""
+"""Where it writes the ensembles' predictions: mean.npy and vote.npy."""
 MEAN, VOTE = "ensemble/mean", "ensemble/vote"
 
 
@@ -35,14 +35,14 @@ SCORES = {
     "roc": _columns("model class false_positive_rate true_positive_rate"),
     "calibration": _columns("model low high images confidence accuracy accuracy_low accuracy_high"),
 }
-"""The tables that there are in both folders, and what is in them."""
+"""The tables that both folders have, and their columns."""
 PAIRS = _columns(
     "model other only_model only_other agreement difference difference_low difference_high p p_holm"
 )
 CONTRIBUTIONS = _columns("model accuracy_without gain gained lost p p_holm")
 TEXTS = {"model", "other", "target", "summary", "class", "truth", "prediction"}
 WHOLE = {"epoch", "step", "image", "count", "support", "images", "only_model", "only_other", "gained", "lost"}
-"""Columns of whole numbers. Those that are neither are float64, empty cells nan."""
+"""Columns of integers. All other columns are float64, with nan for empty cells."""
 OF_EVERY_MODEL = ("confusion", "per_class", "pairs")
 LEVEL = 0.05
 """A difference with a smaller corrected p (`p_holm`) is significant."""
@@ -50,7 +50,7 @@ UNFIT = "is no table as `dvc repro` writes it"
 
 
 def collect(assessed: dict[str, tuple[dict, dict[str, pd.DataFrame]]]) -> dict[str, pd.DataFrame]:
-    """The tables of SCORES from what `scores` says of each model: its scalars and its tables."""
+    """The tables of SCORES, made of the scalars and the tables of each model from `scores.assess`."""
     tables = {"summary": pd.DataFrame([{"model": model, **row} for model, (row, _) in assessed.items()])}
     for name in SCORES.keys() - {"summary"}:
         tables[name] = by_model({m: found[name] for m, (_, found) in assessed.items() if name in found})
@@ -58,22 +58,22 @@ def collect(assessed: dict[str, tuple[dict, dict[str, pd.DataFrame]]]) -> dict[s
 
 
 def by_model(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The models' tables below each other, the model's name as the first column."""
+    """One table of all models' tables; its first column is the model's name."""
     return pd.concat(tables, names=["model"]).reset_index("model")
 
 
 def write(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
-    """Write the tables as CSV files of a folder, numbers with six digits."""
+    """Write the tables as CSV files into a folder, numbers with six significant digits."""
     for name, table in tables.items():
         text = table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
         files.write_text(folder / f"{name}.csv", text)
 
 
 def load_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """These columns of the table in a file.
+    """These columns of the table in a CSV file.
 
-    Raises UserError, naming the file, if it is missing, lacks one of them or holds anything but numbers
-    where they belong.
+    Raises UserError, naming the file, if it is missing, lacks one of the columns or has something else in a
+    column of numbers.
     """
     types = {name: str if name in TEXTS else int if name in WHOLE else float for name in columns}
     with reading(path, UNFIT):  # a class may be called NA
@@ -81,9 +81,10 @@ def load_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
 
 
 def load_tables(classes: tuple[str, ...]) -> dict[str, pd.DataFrame]:
-    """All that `evaluate` and `compare_models` left, by the tables' names, the ensembles' rows last.
+    """All tables of `evaluate` and `compare_models` by name; the ensembles' rows come last.
 
-    Raises UserError, naming the file, also if one holds other models than the summaries, or other classes.
+    Raises UserError, naming the file, also if its models are not those of the summaries, or its classes not
+    the data set's.
     """
     found: dict[str, list[pd.DataFrame]] = {}
     models: set[str] = set()

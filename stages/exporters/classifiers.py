@@ -1,8 +1,9 @@
-"""scikit-learn's classifiers as ONNX graphs: what they share, pipelines, linear models, vector machines.
+"""scikit-learn's classifiers as ONNX graphs: common code, pipelines, linear models, support vector machines.
 
-Each kind of estimator has a builder of its own, registered for its class; trees.py and neighbors.py add
-theirs. skl2onnx is not used: of the calibration by temperature it makes nothing, a forest takes it 75 s and
-224 MB where trees.py takes 2 s and 30 MB, and it follows scikit-learn's versions late.
+Each kind of estimator has its own builder, registered for its class; trees.py and neighbors.py add theirs.
+Builders take and return names of outputs in the graph. skl2onnx is not used: it cannot convert calibration by
+temperature, it needs 75 s and 224 MB for a forest for which trees.py needs 2 s and 30 MB, and it supports new
+versions of scikit-learn late.
 """
 
 from functools import singledispatch
@@ -25,10 +26,10 @@ from stages.models import sklearn
 def build(
     graph: Graph, images: str, classifier: ClassifierMixin, recipe: dict[str, Any], classes: int
 ) -> str:
-    """Add a fitted classifier, with its scaling; return its probabilities (n, classes).
+    """Add a fitted classifier, with its scaling; return its probabilities, float32 (n, classes).
 
-    A class that no training image showed has probability 0. Raises NotImplementedError for an estimator
-    that has no builder.
+    A class without training images has probability 0. Raises NotImplementedError for an estimator without a
+    builder.
     """
     rows = graph.add("Flatten", look_up(graph, images, sklearn.prepare(GRAY_LEVELS, recipe)))
     shown = probabilities(classifier, graph, rows)
@@ -51,7 +52,7 @@ def scores(classifier: object, graph: Graph, rows: str) -> str:
 
 @singledispatch
 def transform(step: object, graph: Graph, rows: str) -> str:
-    """What a pipeline's step, which is no classifier, makes of rows, float32 (n, values)."""
+    """The output of a pipeline's step, other than the classifier, for rows, float32 (n, values)."""
     raise NotImplementedError(f"the step {type(step).__name__} has no builder")
 
 
@@ -76,7 +77,7 @@ def _(classifier: Pipeline, graph: Graph, rows: str) -> str:
 
 
 def transformed(classifier: Pipeline, graph: Graph, rows: str) -> str:
-    """What a pipeline's last step is given."""
+    """The input of a pipeline's last step."""
     for _, step in classifier.steps[:-1]:
         rows = transform(step, graph, rows)
     return rows
@@ -87,7 +88,7 @@ def _(classifier: LogisticRegression, graph: Graph, rows: str) -> str:
     if len(classifier.classes_) > 2 and classifier.solver == "liblinear":
         raise NotImplementedError("LogisticRegression with the solver liblinear has no builder")
     coefficients, intercepts = classifier.coef_, classifier.intercept_
-    if len(coefficients) == 1:  # of the second of two classes against the first
+    if len(coefficients) == 1:  # the second of two classes against the first
         coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
         intercepts = np.append(np.zeros_like(intercepts), intercepts)
     return graph.add("Softmax", affine(graph, rows, coefficients, intercepts), axis=1)
@@ -107,9 +108,9 @@ def _(classifier: CalibratedClassifierCV, graph: Graph, rows: str) -> str:
 
 @scores.register
 def _(classifier: SVC, graph: Graph, rows: str) -> str:
-    """Each pair of classes gives one of them a vote; how clearly the pairs decide breaks ties.
+    """As in scikit-learn, each pair of classes votes for one of the two; sums of their decisions break ties.
 
-    That is scikit-learn's rule. In float64, as libsvm computes: a vote is whole, however little decides it.
+    Computed in float64, as libsvm does, because a tiny difference can decide a whole vote.
     """
     if classifier.kernel != "rbf" or classifier.decision_function_shape != "ovr":
         raise NotImplementedError(f"SVC with the kernel {classifier.kernel} has no builder")

@@ -1,7 +1,7 @@
 """An ONNX graph, written node by node: images in, probabilities out.
 
 Every exported model is one function: `images`, uint8 (n, rows, columns), to `probabilities`, float32
-(n, classes). All that a model does to images before it classifies them is in the graph.
+(n, classes). The graph includes all preprocessing of the images.
 """
 
 from typing import Any
@@ -13,14 +13,14 @@ from stages.common.exported import IMAGES, PROBABILITIES
 
 OPSETS = {"": 20, "ai.onnx.ml": 5}
 IR_VERSION = 10
-"""The format that these versions of the operators belong to. All are fixed: with another version of the
-library the files keep their bytes."""
+"""The file format of these operator versions. All are fixed, so that the files keep their bytes with another
+version of the library."""
 
 GRAY_LEVELS = np.arange(256, dtype=np.uint8)
-"""All that a pixel can be."""
+"""All values that a pixel can have."""
 
 Value = str | np.ndarray
-"""What a node is given: another node's output by its name, or an array, which becomes a constant."""
+"""An input of a node: the name of another node's output, or an array, which becomes a constant."""
 
 
 class Graph:
@@ -32,7 +32,7 @@ class Graph:
     def add(
         self, operator: str, *inputs: Value, outputs: int = 1, domain: str = "", **attributes: Any
     ) -> str:
-        """Add a node and return the name of its output; of several the last one's."""
+        """Add a node and return the name of its output, or of its last one if it has several."""
         names = [f"{operator}_{len(self._nodes)}_{place}" for place in range(outputs)]
         given = [value if isinstance(value, str) else self._constant(value) for value in inputs]
         self._nodes.append(helper.make_node(operator, given, names, domain=domain, **attributes))
@@ -46,7 +46,7 @@ class Graph:
     def model(
         self, probabilities: str, image_size: tuple[int, int], classes: int, metadata: dict[str, str]
     ) -> bytes:
-        """The file of the graph whose output `probabilities` is, checked; equal graphs give equal bytes."""
+        """The checked file of the graph with the output `probabilities`; equal graphs give equal bytes."""
         self._nodes.append(helper.make_node("Identity", [probabilities], [PROBABILITIES]))
         images = helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, ["n", *image_size])
         result = helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["n", classes])
@@ -59,10 +59,10 @@ class Graph:
 
 
 def look_up(graph: Graph, images: str, levels: np.ndarray) -> str:
-    """uint8 images of any shape with each gray level replaced by its own of `levels`, float32 (256,)."""
+    """uint8 images of any shape, each gray level replaced by its entry in `levels`, float32 (256,)."""
     return graph.add("Gather", levels, graph.add("Cast", images, to=TensorProto.INT32))
 
 
 def whole(*numbers: int) -> np.ndarray:
-    """Shapes, axes and places, as ONNX takes them: int64."""
+    """Shapes, axes and indices, as ONNX takes them: int64 (numbers,)."""
     return np.array(numbers, np.int64)

@@ -1,4 +1,4 @@
-"""Nearest neighbours as an ONNX graph: its distances are whole numbers, as the model's are."""
+"""Nearest neighbours as an ONNX graph, with integer distances, as in the model."""
 
 import numpy as np
 from onnx import TensorProto
@@ -10,7 +10,7 @@ from stages.models.neighbors import ExactNeighbors
 
 @probabilities.register
 def _(classifier: ExactNeighbors, graph: Graph, rows: str) -> str:
-    """int32 holds a distance of images of up to 16,000 pixels. TopK takes the first of equal distances."""
+    """int32 holds distances of images of up to 16,000 pixels. Of equal distances, TopK takes the first."""
     images, count = classifier.images_, np.array(classifier.n_neighbors, np.float32)
     squares = np.einsum("np,np->n", images, images, dtype=np.int64).astype(np.int32)
     products = graph.add("MatMulInteger", graph.add("Cast", rows, to=TensorProto.UINT8), images.T)

@@ -1,6 +1,6 @@
 """The networks as ONNX graphs, from the layer list and the common weights: one builder for all frameworks.
 
-What each layer computes stands in common/architecture.py. Images are (channels, rows, columns) here, as in
+common/architecture.py says what each layer computes. Images are (channels, rows, columns) here, as in
 PyTorch; weights.safetensors has the channels last.
 """
 
@@ -24,11 +24,11 @@ from stages.common.saved import Network
 from stages.exporters.graph import GRAY_LEVELS, Graph, look_up, whole
 
 OPERATORS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh"}
-"""What ONNX calls an activation."""
+"""ONNX's names of the activations."""
 
 
 def build(graph: Graph, images: str, network: Network) -> str:
-    """Add the network, with its scaling and its averaged views; return its probabilities (n, classes)."""
+    """Add a network, with scaling and averaged views; return its probabilities, float32 (n, classes)."""
     described = network.description
     levels = dataset.scale_pixels(GRAY_LEVELS, described.recipe["pixel_range"])
     distance = described.recipe.get("prediction_shift", 0)
@@ -52,9 +52,10 @@ def build(graph: Graph, images: str, network: Network) -> str:
 def add_views(
     graph: Graph, pixels: str, distance: int, ground: np.float32, image_size: tuple[int, int]
 ) -> tuple[str, int]:
-    """The images over which a prediction is averaged, (views · n, 1, rows, columns), and how many views.
+    """The views over which predictions are averaged, (views · n, 1, rows, columns), and their number.
 
-    They themselves and, if `distance` is not 0, the same moved by it up, down, left and right, over `ground`.
+    Views are the images themselves and, if `distance` is not 0, the images moved by so many pixels up, down,
+    left and right. ground: what fills the edges then.
     """
     views = [pixels]
     if distance:
@@ -68,7 +69,7 @@ def add_views(
 
 
 def add_layer(graph: Graph, values: str, layer: object, shape: Shape, arrays: dict[str, np.ndarray]) -> str:
-    """One layer, which is given `shape` for an image. arrays: its weights, by their names in the file."""
+    """Add a layer. shape: of its input for one image. arrays: its weights, by their names in the file."""
     match layer:
         case Conv():
             filters = arrays["weights"].transpose(3, 2, 0, 1)  # from (k, k, channels, filters)

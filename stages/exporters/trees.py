@@ -1,4 +1,4 @@
-"""Forests of scikit-learn and boosted trees of LightGBM as ONNX graphs, by one operator, TreeEnsemble."""
+"""scikit-learn's forests and LightGBM's boosted trees as ONNX graphs with one operator, TreeEnsemble."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +14,11 @@ from stages.models.lightgbm import lightgbm
 
 @dataclass(frozen=True)
 class Tree:
-    """A tree: of each inner node what it compares, and what comes next; node 0 is the root.
+    """A decision tree; node 0 is the root.
 
-    features, thresholds, left, right: (nodes,); a value up to the threshold goes left. A next one below 0 is
-    a leaf: -1 is the first, -2 the second. target: which output the leaves' values, (leaves,), are added to.
+    features, thresholds: what each inner node compares, (nodes,); values up to the threshold go left.
+    left, right: the next node, (nodes,); below 0 it is a leaf: -1 is the first, -2 the second.
+    values: of the leaves, (leaves,). target: the output to which the leaf's value is added.
     """
 
     features: np.ndarray
@@ -31,8 +32,8 @@ class Tree:
 @probabilities.register(RandomForestClassifier)
 @probabilities.register(ExtraTreesClassifier)
 def _(classifier: RandomForestClassifier | ExtraTreesClassifier, graph: Graph, rows: str) -> str:
-    """The trees find the place of a leaf's shares of the classes in a table, which most leaves of one class
-    alone have in common. float32 holds places up to 2²⁴."""
+    """The trees give the row of a table with their leaf's class shares. Leaves of one class alone, which most
+    are, share a row. float32 holds rows up to 2²⁴."""
     classes = len(classifier.classes_)
     of_trees = [each.tree_.value[each.tree_.children_left < 0, 0] for each in classifier.estimators_]
     shares, ends = np.concatenate(of_trees), np.cumsum([len(of_tree) for of_tree in of_trees])
@@ -50,9 +51,9 @@ def _(classifier: RandomForestClassifier | ExtraTreesClassifier, graph: Graph, r
 
 
 def from_sklearn(tree: object, values: np.ndarray, target: int) -> Tree:
-    """A tree of scikit-learn. values: of its leaves, in the order of the nodes."""
+    """A tree of scikit-learn. values: of its leaves, in the order of the nodes, (leaves,)."""
     leaf = tree.children_left < 0
-    different, which = np.unique(values, return_inverse=True)  # leaves of the same value are one
+    different, which = np.unique(values, return_inverse=True)  # merges leaves of equal value
     places = np.cumsum(~leaf) - 1
     places[leaf] = -1 - which
     left, right = places[tree.children_left[~leaf]], places[tree.children_right[~leaf]]
@@ -64,7 +65,7 @@ def _(classifier: lightgbm.LGBMClassifier, graph: Graph, rows: str) -> str:
     classes, description = len(classifier.classes_), classifier.booster_.dump_model()
     if not description["objective"].startswith(("multiclass ", "binary sigmoid:1")):
         raise NotImplementedError(f"LightGBM's objective {description['objective']} has no builder")
-    first = 1 if classes == 2 else 0  # of two classes only the second has trees
+    first = 1 if classes == 2 else 0  # with two classes, only the second has trees
     turns = description["num_tree_per_iteration"]
     trees = [
         from_lightgbm(each["tree_structure"], first + number % turns)
@@ -74,7 +75,7 @@ def _(classifier: lightgbm.LGBMClassifier, graph: Graph, rows: str) -> str:
 
 
 def from_lightgbm(root: dict, target: int) -> Tree:
-    """A tree of LightGBM's dump_model: dictionaries in dictionaries."""
+    """A tree of LightGBM's dump_model, which is nested dictionaries."""
     nodes, values = [], []
 
     def walk(node: dict) -> int:
@@ -95,7 +96,7 @@ def from_lightgbm(root: dict, target: int) -> Tree:
 
 
 def ensemble(graph: Graph, rows: str, trees: list[Tree], targets: int) -> str:
-    """What the trees add up to, float32 (n, targets), for rows, float32 (n, values)."""
+    """The sums of the trees' values, float32 (n, targets), for rows, float32 (n, values)."""
     trees = list(with_roots(trees))
     inner = np.cumsum([0, *(len(tree.features) for tree in trees)])
     leaves = np.cumsum([0, *(len(tree.values) for tree in trees)])
@@ -109,11 +110,11 @@ def ensemble(graph: Graph, rows: str, trees: list[Tree], targets: int) -> str:
         ]
     arrays["leaf_targetids"] = [np.full(len(tree.values), tree.target) for tree in trees]
     thresholds = np.concatenate([tree.thresholds for tree in trees])
-    splits = thresholds.astype(np.float32)  # of a float32 value the same are up to it
+    splits = thresholds.astype(np.float32)  # rounded down: float32 values compare alike
     splits = np.where(splits > thresholds, np.nextafter(splits, np.float32(-np.inf)), splits)
     tensors = {
         "nodes_splits": splits,
-        "nodes_modes": np.zeros(len(splits), np.uint8),  # all of them: up to the threshold
+        "nodes_modes": np.zeros(len(splits), np.uint8),  # all nodes: value ≤ threshold
         "leaf_weights": np.concatenate([tree.values for tree in trees]).astype(np.float32),
     }
     return graph.add(
@@ -130,7 +131,7 @@ def ensemble(graph: Graph, rows: str, trees: list[Tree], targets: int) -> str:
 
 
 def with_roots(trees: list[Tree]) -> Iterator[Tree]:
-    """The trees, those that are one leaf alone with a root above it: TreeEnsemble begins with a node."""
+    """The trees; a tree of one leaf gets a root above it, because TreeEnsemble begins with an inner node."""
     for tree in trees:
         if len(tree.features):
             yield tree

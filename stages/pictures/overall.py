@@ -1,6 +1,6 @@
-"""Pictures of the data and of all models together. Each function draws one and returns it.
+"""Pictures of the data and of all models together. Each function draws a figure and returns it.
 
-Images: uint8 (n, rows, columns). classes: their names in the data set's order.
+images: uint8 (n, rows, columns). classes: their names in the data set's order.
 """
 
 import math
@@ -26,17 +26,17 @@ from stages.pictures.style import (
 )
 
 MODEL_CELL = (0.36, 0.3)
-"""Inches across and down that two models' figure takes in a matrix."""
+"""Width and height, in inches, of the cell of two models in a matrix."""
 
 
 def draw_samples(images: np.ndarray, names: list[str], columns: int) -> Figure:
-    """Images of the data set in rows of `columns`, with the names of their classes below."""
+    """Images of the data set in rows of `columns`. names: of the images' classes, shown below them."""
     captions, black = [short(name) for name in names], ["black"] * len(images)
-    return draw_sheet(images, captions, black, columns, "Training images at random", "label (class)", 0.8)
+    return draw_sheet(images, captions, black, columns, "Random training images", "label (class)", 0.8)
 
 
 def draw_accuracies(summary: pd.DataFrame) -> Figure:
-    """All accuracies as bars from 0, and beside them the errors with their intervals."""
+    """All accuracies as bars from 0 and, beside them, the errors with their 95 % intervals."""
     rows = summary.sort_values("accuracy", kind="stable")
     colours = [colour_of(model) for model in rows.model]
     size = 8.2 + width_of(rows.model, 9), 1.4 + 0.3 * len(rows)
@@ -54,7 +54,7 @@ def draw_accuracies(summary: pd.DataFrame) -> Figure:
         errors.errorbar(
             error.iloc[i], i, xerr=[[b.iloc[i]] for b in bounds], fmt="o", color=colour, capsize=4
         )
-        if error.iloc[i] == 0:  # which a logarithmic axis has no place for
+        if error.iloc[i] == 0:  # a logarithmic axis has no 0
             place = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
             errors.annotate("none wrong", (bounds[1].iloc[i], i), **place, color=colour, fontsize=9)
     shares = 100 * (1 - rows[["accuracy", "accuracy_low", "accuracy_high"]].to_numpy())
@@ -64,7 +64,7 @@ def draw_accuracies(summary: pd.DataFrame) -> Figure:
 
 
 def draw_curves(history: pd.DataFrame, quantity: str) -> Figure:
-    """A panel a model: the training and the validation curve of `quantity` over the epochs."""
+    """A panel for each model: the training and the validation curve of `quantity` over the epochs."""
     models = history.model.unique()
     columns = min(4, len(models))
     rows = math.ceil(len(models) / columns)
@@ -87,22 +87,22 @@ def draw_curves(history: pd.DataFrame, quantity: str) -> Figure:
     figure.supxlabel("epoch", fontsize=10)
     figure.supylabel(UNITS[quantity][1], fontsize=10)
     figure.suptitle(
-        f"{quantity.capitalize()} while training (mean over the epoch, with dropout and smoothed labels "
-        "if any) and on the held-out images (at its end)",
+        f"{quantity.capitalize()} in training (epoch mean, with dropout and label smoothing if used) "
+        "and on held-out images (epoch end)",
         fontsize=10,
     )
     return figure
 
 
 def draw_cost(cost: pd.Series, errors: pd.Series, what: str, intervals: pd.DataFrame | None = None) -> Figure:
-    """The error of every model, a share, against what it costs. what: name and unit of the cost.
+    """The error of every model, a share, against its cost. what: name and unit of the cost.
 
-    intervals: the least and the greatest error by model, in two columns, drawn as bars.
-    Models without an error, which a logarithmic axis has no place for, lie at its lower end and say so.
+    intervals: bounds of the errors, low and high, in two columns indexed by model, drawn as bars.
+    A logarithmic axis has no 0: models without an error lie at its lower end and say so.
     """
     models = list(cost.index)
     colours = [colour_of(model) for model in models]
-    x = np.maximum(cost.to_numpy(float), 0.001)  # seconds have three places, and zero none on this axis
+    x = np.maximum(cost.to_numpy(float), 0.001)  # seconds have three places; the axis has no 0
     y = 100 * errors[models].to_numpy(float)
     names = [model if error else f"{model}: none wrong" for model, error in zip(models, y, strict=True)]
     y = np.where(y > 0, y, y[y > 0].min(initial=1) / 2)
@@ -129,10 +129,8 @@ def draw_cost(cost: pd.Series, errors: pd.Series, what: str, intervals: pd.DataF
 
 
 def draw_frameworks(alike: pd.DataFrame, history: pd.DataFrame) -> Figure:
-    """A row an architecture: training loss and validation accuracy over the epochs, seconds, test accuracy.
-
-    alike: its rows are networks, with their architecture and its kind, those of one below each other.
-    """
+    """A row for each architecture: training loss and validation accuracy over the epochs, training time and
+    test accuracy. alike: a row for each network, grouped by architecture, see `report.same_architecture`."""
     groups = list(alike.groupby("architecture", sort=False))
     room = width_of(alike.model, 8)
     heights = [max(4, len(rows)) for _, rows in groups]
@@ -164,7 +162,7 @@ def draw_frameworks(alike: pd.DataFrame, history: pd.DataFrame) -> Figure:
 
 
 def draw_embedding(embedding: pd.DataFrame, classes: tuple[str, ...]) -> Figure:
-    """The test images on a plane, by PCA and by t-SNE, coloured by class; up to 20 classes have a legend."""
+    """The test images in two dimensions, by PCA and t-SNE, coloured by class; legend for up to 20 classes."""
     legend, labels = len(classes) <= 20, [short(name) for name in classes]
     size = 6 if len(classes) > 30 else 13 if max(map(len, labels)) <= 2 else 9
     room = width_of(labels, 9) + 0.6 if legend else width_of(labels, size) / 2 + 0.15
@@ -205,9 +203,9 @@ def draw_embedding(embedding: pd.DataFrame, classes: tuple[str, ...]) -> Figure:
 
 
 def draw_agreement(pairs: pd.DataFrame, models: list[str]) -> Figure:
-    """For every two models the share of test images for which both predict the same class."""
+    """For each pair of models, the share of the test images for which both predict the same class."""
     share = 100 * _square(pairs, models, "agreement", 1)
-    shown = np.where(share == 100, 100, np.minimum(99.9, share))  # not rounded to complete
+    shown = np.where(share == 100, 100, np.minimum(99.9, share))  # only 100 % is shown as 100
     texts = np.array([[f"{value:.1f}" for value in row] for row in shown], object)
     texts[np.eye(len(models), dtype=bool)] = ""
     return draw_matrix(
@@ -225,7 +223,7 @@ def draw_agreement(pairs: pd.DataFrame, models: list[str]) -> Figure:
 
 
 def draw_pairs(pairs: pd.DataFrame, models: list[str], level: float) -> Figure:
-    """Accuracy of the row's model less the column's; gray where p_holm is not below `level`."""
+    """Accuracy of the row's model minus the column's; gray where p_holm is not below `level`."""
     half = _square(pairs, models, "difference", 0)
     rows = pairs.model.map(models.index), pairs.other.map(models.index)
     half[rows[::-1]] *= -1
@@ -240,9 +238,9 @@ def draw_pairs(pairs: pd.DataFrame, models: list[str], level: float) -> Figure:
         models,
         MODEL_CELL,
         7,
-        "difference of accuracy (percentage points)",
+        "difference in accuracy (percentage points)",
         {
-            "title": f"Accuracy of the row's model less the column's; gray: not significant (p ≥ {level:g})",
+            "title": f"Accuracy of the row's model minus the column's; gray: not significant (p ≥ {level:g})",
             "xlabel": "compared with",
             "ylabel": "model",
         },
@@ -256,9 +254,9 @@ def draw_pairs(pairs: pd.DataFrame, models: list[str], level: float) -> Figure:
 
 
 def draw_contributions(contributions: pd.DataFrame, accuracy: float, level: float) -> Figure:
-    """What the mean of all probabilities gains or loses by each model. accuracy: of that mean.
+    """How much accuracy each model adds to the mean of all models' probabilities. accuracy: of that mean.
 
-    Gains whose p_holm is below `level` are significant.
+    Gains whose p_holm is below `level` are marked as significant.
     """
     rows = contributions.sort_values("gain", kind="stable")
     size = 6.2 + width_of(rows.model, 9), 1.4 + 0.27 * len(rows)
@@ -275,7 +273,7 @@ def draw_contributions(contributions: pd.DataFrame, accuracy: float, level: floa
     axis.grid(axis="y", visible=False)
     axis.set(
         ylim=(-0.8, len(rows) - 0.2),
-        xlabel=f"gain of accuracy by the model (percentage points); * significant (p < {level:g})",
+        xlabel=f"gain in accuracy with the model (percentage points); * significant (p < {level:g})",
         ylabel="model",
         title=f"What each model adds to the mean of all ({accuracy:.2%})",
     )
@@ -283,7 +281,7 @@ def draw_contributions(contributions: pd.DataFrame, accuracy: float, level: floa
 
 
 def draw_hardest(images: np.ndarray, captions: list[str], models: int) -> Figure:
-    """The images that most models get wrong, with captions."""
+    """The images that most models get wrong, with captions. models: how many there are."""
     return draw_sheet(
         images,
         captions,
@@ -296,7 +294,7 @@ def draw_hardest(images: np.ndarray, captions: list[str], models: int) -> Figure
 
 
 def _apart(places: pd.DataFrame, least: float) -> np.ndarray:
-    """Places (n, 2), pushed away from each other until any two are `least` apart, or nearly so."""
+    """Places (n, 2), pushed apart until any two are `least` apart, or nearly so."""
     places = places.to_numpy(copy=True)
     for _ in range(20):
         for i, j in combinations(range(len(places)), 2):
@@ -310,11 +308,11 @@ def _apart(places: pd.DataFrame, least: float) -> np.ndarray:
 
 
 def _logarithmic(axis: plt.Axes, which: str, lowest: float, highest: float, most: float = np.inf) -> None:
-    """A logarithmic axis up to `most` with plain numbers at 1, 2 and 5, or at 1 alone for want of room."""
+    """Make an axis logarithmic, up to `most`, with plain numbers at 1, 2 and 5, or at 1 if room is short."""
     decades = range(math.floor(math.log10(lowest / 2)), math.ceil(math.log10(2 * highest)) + 1)
     ticks = [m * 10.0**k for k in decades for m in (1, 2, 5)]
     ticks = [t for t in ticks if lowest / 2 <= t <= min(most, 2 * highest)]
-    if which == "x" and sum(len(f"{t:,.9g}") for t in ticks) > 60:  # letters beside each other
+    if which == "x" and sum(len(f"{t:,.9g}") for t in ticks) > 60:  # characters side by side
         ticks = [t for t in ticks if f"{t:e}".startswith("1.")]
     getattr(axis, f"set_{which}scale")("log")
     getattr(axis, f"set_{which}ticks")(ticks, [f"{t:,.9g}" for t in ticks])

@@ -1,7 +1,7 @@
-"""Pictures of one model. Each function draws one and returns it.
+"""Pictures of one model. Each function draws a figure and returns it.
 
-classes: their names in the data set's order. probabilities: float32 (n, classes). Images: uint8 (n, rows,
-columns), labels and predictions (n,), places in `classes`.
+classes: their names in the data set's order. probabilities: float32 (n, classes). images: uint8 (n, rows,
+columns). labels and predictions: (n,), indices of `classes`.
 """
 
 import matplotlib.pyplot as plt
@@ -28,14 +28,14 @@ from stages.pictures.style import (
 
 SHARES = PowerNorm(0.4, vmin=0, vmax=1)  # one image in a thousand shows
 NAMED = 10
-"""Of how many classes a picture gives names, where not all find room."""
+"""How many classes a picture names if there is no room for all."""
 
 
 def draw_confusion(cells: pd.DataFrame, classes: tuple[str, ...], model: str) -> Figure:
-    """Images by truth (rows) and prediction (columns), coloured by their share of the truth's images.
+    """Images by true (rows) and predicted class (columns), coloured by their share of the true class.
 
-    cells: rows of the table `confusion`. As there is room, the picture's cells say count and share, the
-    count alone, or nothing.
+    cells: rows of the table `confusion`. Depending on the room, the cells show count and share, the count
+    alone, or nothing.
     """
     size = len(classes)
     place = {name: i for i, name in enumerate(classes)}
@@ -69,10 +69,10 @@ def draw_confusion(cells: pd.DataFrame, classes: tuple[str, ...], model: str) ->
 
 
 def draw_roc(curves: pd.DataFrame, areas: pd.Series, model: str) -> Figure:
-    """The classes' ROC curves: whole, and the corner that matters.
+    """The classes' ROC curves: complete, and the corner that matters.
 
-    areas: AUC by class, in the data set's order. Of more than 20 classes the NAMED with the smallest areas
-    have colours, the others are gray.
+    areas: AUC by class, in the data set's order. With more than 20 classes, the NAMED with the smallest areas
+    are coloured and the others gray.
     """
     few = len(areas) <= 20
     shown = areas if few else areas.sort_values(kind="stable")[:NAMED]
@@ -96,8 +96,8 @@ def draw_roc(curves: pd.DataFrame, areas: pd.Series, model: str) -> Figure:
     if not few:
         whole.plot([], [], color="#c4c7cc", label=f"the {len(areas) - NAMED} other classes")
     whole.plot([0, 100], [0, 100], color="gray", linestyle=":", label="chance")
-    whole.set(xlim=(-2, 102), ylim=(-2, 102), title="All of it")
-    corner.set(xlim=(smallest / 2, 100), ylim=(79, 101), xscale="log", title="Logarithmic, and only the top")
+    whole.set(xlim=(-2, 102), ylim=(-2, 102), title="Complete")
+    corner.set(xlim=(smallest / 2, 100), ylim=(79, 101), xscale="log", title="Top part, logarithmic")
     ticks = [t for t in (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100) if t >= smallest]
     corner.set_xticks([smallest / 2, *ticks], ["0", *(f"{t:g}" for t in ticks)])  # where 0 is drawn
     corner.minorticks_off()
@@ -111,12 +111,12 @@ def draw_roc(curves: pd.DataFrame, areas: pd.Series, model: str) -> Figure:
 
 
 def _area(area: float) -> str:
-    """An AUC; one that is not perfect is not rounded to 1."""
+    """An AUC with five places; one below 1 is not rounded to 1."""
     return f"{area if area == 1 else min(area, 0.99999):.5f}"
 
 
 def draw_calibration(bins: pd.DataFrame, error: float, model: str) -> Figure:
-    """Reliability diagram: how sure the model is and how often it is right. error: ECE, a share."""
+    """Reliability diagram: accuracy against confidence. error: expected calibration error, a share."""
     figure, (points, images) = plt.subplots(
         2, 1, sharex=True, figsize=(5.6, 6.2), height_ratios=(3, 1), gridspec_kw={"hspace": 0.08}
     )
@@ -133,7 +133,7 @@ def draw_calibration(bins: pd.DataFrame, error: float, model: str) -> Figure:
         capsize=3,
         label="measured, with its 95 % interval",
     )
-    points.set(xlim=(0, 101), ylim=(-4, 104), ylabel="right (%)")
+    points.set(xlim=(0, 101), ylim=(-4, 104), ylabel="accuracy (%)")
     points.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     figure.suptitle(f"{model}: calibration error {error:.2%}")
     width = 100 * (bins.high - bins.low)
@@ -147,9 +147,9 @@ def draw_calibration(bins: pd.DataFrame, error: float, model: str) -> Figure:
 
 
 def draw_training(history: pd.DataFrame, losses: np.ndarray, model: str) -> Figure:
-    """Loss of one model after every step, loss and accuracy over its epochs, training and held-out images.
+    """Loss over the steps; loss and accuracy over the epochs, on training and held-out images.
 
-    losses: (steps,), of each step's batch in nats.
+    losses: of each step's batch, in nats, (steps,).
     """
     figure, (first, *axes) = plt.subplots(1, 3, figsize=(11, 3.2))
     figure.subplots_adjust(left=0.075, right=0.985, bottom=0.16, top=0.84, wspace=0.3)
@@ -184,14 +184,14 @@ def draw_predictions(
         f"{_mark(r)} {short(classes[p])} ({row[p]:.1%})"
         for r, p, row in zip(right, predicted, probabilities, strict=True)
     ]
-    title, label = f"{model}: test images at random", "prediction (probability in %); ✓ right, ✗ wrong"
+    title, label = f"{model}: random test images", "prediction (probability in %); ✓ right, ✗ wrong"
     return draw_sheet(images, captions, _colours(right), columns=4, title=title, label=label)
 
 
 def draw_truths(
     images: np.ndarray, labels: np.ndarray, predicted: np.ndarray, classes: tuple[str, ...], model: str
 ) -> Figure:
-    """A grid of images, each titled 'prediction / truth': green when right, red when wrong."""
+    """A grid of images, each with 'prediction / truth' below it: green if right, red if wrong."""
     right = predicted == labels
     captions = [
         f"{_mark(r)} {short(classes[p])} / {short(classes[t])}"
@@ -199,14 +199,14 @@ def draw_truths(
     ]
     if max(map(len, captions)) > 20:
         captions = [caption.replace(" / ", "\n/ ") for caption in captions]
-    title, label = f"{model}: test images at random", "prediction / truth (classes); ✓ right, ✗ wrong"
+    title, label = f"{model}: random test images", "prediction / truth (classes); ✓ right, ✗ wrong"
     return draw_sheet(images, captions, _colours(right), columns=3, title=title, label=label, cell=1.45)
 
 
 def draw_mistakes(
     images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...], model: str
 ) -> Figure:
-    """The wrong predictions that the model was surest of, the worst first."""
+    """The wrong predictions with the highest confidence, the worst first."""
     predicted = probabilities.argmax(axis=1)
     captions = [
         f"{short(classes[p])} ({row[p]:.1%})\nis {short(classes[t])} ({row[t]:.1%})"
@@ -219,7 +219,7 @@ def draw_mistakes(
 def draw_probabilities(
     image: np.ndarray, label: int, probabilities: np.ndarray, classes: tuple[str, ...], model: str
 ) -> Figure:
-    """One image beside the probabilities of its classes, float32 (classes,); of many the NAMED highest."""
+    """An image and its probabilities, float32 (classes,); only the NAMED highest if there are more."""
     predicted = int(probabilities.argmax())
     shown = np.argsort(-probabilities, kind="stable")[:NAMED]
     if label not in shown:
@@ -261,7 +261,7 @@ MOST_UNITS = 128
 
 
 def draw_first_layer(weights: np.ndarray, model: str) -> Figure:
-    """The weights (units, rows, columns) of the first MOST_UNITS of a dense layer, red + and blue −."""
+    """The weights (units, rows, columns) of a dense layer's first MOST_UNITS; positive red, negative blue."""
     units = f"{len(weights)} units"
     if len(weights) > MOST_UNITS:
         units = f"the first {MOST_UNITS} of {units}"

@@ -1,4 +1,4 @@
-"""How every picture looks, and how it becomes a file whose bytes depend on the picture alone."""
+"""How all pictures look, and how one becomes a file whose bytes depend on the picture alone."""
 
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -41,9 +41,9 @@ THEME = {
     "legend.title_fontsize": 9,
 }
 UNITS = {"loss": (1, "cross-entropy (nats)"), "accuracy": (100, "accuracy (%)")}
-"""What a quantity of the history is multiplied by, and its axis label."""
+"""For each quantity of the history: the factor that it is multiplied by, and its axis label."""
 LETTERS = 16
-"""How much of a class's name pictures show."""
+"""Characters of a class name that pictures show."""
 
 
 def colour_of(model: str) -> str:
@@ -53,24 +53,24 @@ def colour_of(model: str) -> str:
 
 
 def class_colours(count: int) -> list[tuple[float, float, float]]:
-    """A colour for each of so many classes: up to ten are easy to tell apart."""
+    """A colour, RGB from 0 to 1, for each of `count` classes; up to ten are easy to tell apart."""
     return sns.color_palette("tab10", count) if count <= 10 else sns.husl_palette(count, s=0.85, l=0.55)
 
 
 def short(name: str) -> str:
-    """A class's name, the middle of a long one left out: beginnings are often the same, ends seldom."""
+    """A class name, without the middle if it is long: names often begin alike and seldom end alike."""
     return name if len(name) <= LETTERS else f"{name[: LETTERS - 8]}…{name[-7:]}"
 
 
 def ink_on(ground: tuple[float, float, float, float]) -> str:
-    """Black or white, whichever has more contrast (WCAG 2) on a colour, RGBA from 0 to 1."""
+    """Black or white, whichever has more contrast (WCAG 2) with the ground, RGBA from 0 to 1."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in ground[:3]]
     luminance = np.dot(linear, (0.2126, 0.7152, 0.0722))
     return "black" if (luminance + 0.05) ** 2 > 0.05 * 1.05 else "white"
 
 
 def plot_epochs(axis: Axes, history: pd.DataFrame, quantity: str, model: str, size: float) -> None:
-    """The training curve of `quantity`, hollow, and the validation curve if images were held out."""
+    """Plot the training curve of `quantity`, with hollow dots, and the validation curve if there is one."""
     colour = colour_of(model)
     for part, style, filling in (("train", "--", "white"), ("validation", "-", colour)):
         values = UNITS[quantity][0] * history[f"{part}_{quantity}"]
@@ -92,14 +92,14 @@ def plot_epochs(axis: Axes, history: pd.DataFrame, quantity: str, model: str, si
 
 
 def save(path: Path, draw: Callable[[], Figure]) -> None:
-    """Write what `draw` draws as a PNG."""
+    """Write the figure that `draw` returns as a PNG file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(png(draw))
 
 
 def png(draw: Callable[[], Figure]) -> bytes:
-    """The PNG file of what `draw` draws. 256 colours are enough, a third of the bytes and half of the
-    time."""
+    """The PNG file of the figure that `draw` returns. 256 colours are enough, and take a third of the bytes
+    and half of the time."""
     set_theme()
     figure = draw()
     fit_titles(figure)
@@ -113,15 +113,15 @@ def png(draw: Callable[[], Figure]) -> bytes:
 
 @cache
 def set_theme() -> None:
-    """Let Matplotlib draw as this project does, whatever the user's own matplotlibrc says; once a process."""
+    """Set this project's style, whatever the user's matplotlibrc says; once per process."""
     plt.rcdefaults()
     sns.set_theme(style="whitegrid", rc=THEME)
 
 
 def fit_titles(figure: Figure) -> None:
-    """Shrink titles that reach beyond the picture, as those of models with long names may."""
+    """Shrink titles that are wider than the picture, such as those of models with long names."""
     titles = [*figure.texts, *(axis.title for axis in figure.axes)]
-    for title in 3 * titles:  # the width of small letters is whole pixels and does not shrink evenly
+    for title in 3 * titles:  # small letters have whole pixels and do not shrink evenly
         if (place := title.get_window_extent()).width > 0:
             middle = (place.x0 + place.x1) / 2
             room = 0.97 * 2 * min(middle, figure.bbox.width - middle)
@@ -130,17 +130,17 @@ def fit_titles(figure: Figure) -> None:
 
 
 def width_of(texts: Iterable[str], size: float) -> float:
-    """The inches that the widest of the texts takes in letters of `size` points, rather too many."""
+    """The width in inches of the widest of the texts in letters of `size` points, rather too large."""
     font, widest = get_font(findfont(FONT)), 0
     font.set_size(size, 72)
     for line in {line for text in texts for line in text.splitlines()}:
         font.set_text(line, flags=LoadFlags.NO_HINTING)
         widest = max(widest, font.get_width_height()[0])
-    return 1.05 * widest / 64 / 72  # of 64ths of a point
+    return 1.05 * widest / 64 / 72  # from 64ths of a point
 
 
 def leave_bare(axis: Axes) -> None:
-    """Take the grid and the frame away from an axis that shows images or a matrix."""
+    """Remove grid and frame from an axis that shows images or a matrix."""
     axis.grid(visible=False)
     sns.despine(ax=axis, left=True, bottom=True)
 
@@ -156,10 +156,10 @@ def draw_matrix(
     bar: dict | None = None,
     **colours: object,
 ) -> Figure:
-    """A square matrix as coloured cells with `texts` in them, and the names at its left and below it.
+    """A square matrix, values (n, n), as coloured cells with `texts` (n, n), and names to the left and below.
 
-    cell: its width and height in inches, more in a small matrix. labels: the axis's title and labels. bar: of
-    the colour bar. colours: of imshow.
+    cell: width and height in inches; a small matrix has larger cells. labels: the axis's title and labels.
+    bar: options of the colour bar. colours: options of imshow.
     """
     across, down = (max(inches, 3.2 / len(names)) for inches in cell)
     size = min(9, 0.8 * 72 * down)
@@ -196,8 +196,8 @@ def draw_sheet(
 ) -> Figure:
     """Images, uint8 (n, rows, columns), in rows of `columns`, each with a coloured caption below it.
 
-    label: what the captions say. cell: the longer side of an image and its margin, in inches; wide captions
-    get more room. One picture of all is drawn many times faster than an axis for each.
+    label: explains the captions. cell: the longer side of an image with its margin, in inches; wide captions
+    get more room. One axis for all images is many times faster than one for each.
     """
     high, wide = images.shape[1:]
     scale = cell / (1.36 * max(high, wide))  # inches a pixel
@@ -224,15 +224,15 @@ def draw_sheet(
 
 
 def label_points(axis: Axes, x: np.ndarray, y: np.ndarray, names: list[str], colours: list[str]) -> None:
-    """Name the points of an axis at its right edge, evenly spaced, each with a line to its point.
+    """Write the names of points at the right edge of an axis, evenly spaced, each with a line to its point.
 
-    Call it last: it depends on the scales and limits.
+    x, y, colours: of the points. Call it last: it depends on the axis's scales and limits.
     """
     place = axis.transAxes.inverted().transform(axis.transData.transform(np.column_stack([x, y])))
     heights = np.linspace(0.02, 0.98, len(names)) if len(names) > 1 else [0.5]
     for height, i in zip(heights, np.lexsort((place[:, 0], place[:, 1])), strict=True):
         line = {"arrowstyle": "-", "color": colours[i], "alpha": 0.45, "lw": 0.8, "relpos": (0, 0.5)}
-        line |= {"patchA": None, "shrinkA": 2}  # else the text's box cuts steep lines off
+        line |= {"patchA": None, "shrinkA": 2}  # else the text's box cuts off steep lines
         axis.annotate(
             names[i],
             (x[i], y[i]),

