@@ -21,11 +21,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
@@ -35,7 +35,7 @@ import numpy as np
 import psutil
 
 from apps.scheduling import trainer
-from apps.scheduling.worker import PACKAGES, SCHEDULER, connect, variables
+from apps.scheduling.worker import PACKAGES, PATIENCE, SCHEDULER, connect, variables
 from stages.common import dataset, params, results
 from stages.common.frameworks import FRAMEWORKS
 from stages.console import machine
@@ -228,10 +228,11 @@ def run(trial: Trial) -> Result:
     lines of what was printed if the program is at fault.
     """
     entry = trial.params[trial.framework][trial.name]
-    for what, here, wanted in (
-        ("code or packages", code(trial.framework, entry), trial.code),
-        ("images", data(trial.tests), trial.data),
-    ):
+    try:
+        mine = {"code or packages": code(trial.framework, entry), "images": data(trial.tests)}
+    except UserError as error:
+        raise UserError(f"a worker in {Path.cwd()}: {error}") from None
+    for (what, here), wanted in zip(mine.items(), (trial.code, trial.data), strict=True):
         if here != wanted:
             raise UserError(f"a worker in {Path.cwd()} has other {what} than where the trials were started")
     key = trial.framework, trial.params.get("threads"), trial.params.get("profile"), trial.code
@@ -374,34 +375,72 @@ def default_jobs() -> int:
     return max(1, min(processors // params.read("threads", params.Threads), free))
 
 
-@contextmanager
-def executor(jobs: int) -> Iterator[Executor]:
-    """Where `run_all` runs trials: `jobs` at once here, or on the workers of the Dask scheduler that
-    DASK_SCHEDULER_ADDRESS names.
+Begin = Callable[[Trial], Future[Result]]
 
-    Raises UserError if there is no scheduler, or Dask is not installed.
+
+@contextmanager
+def executor(jobs: int | None = None) -> Iterator[Begin]:
+    """What begins a trial here or, if DASK_SCHEDULER_ADDRESS is set, on the workers of that scheduler.
+
+    jobs: how many run at once; by default what the machine or the workers' threads allow. Raises UserError if
+    there is no scheduler or no worker, or Dask is not installed.
     """
     address = os.environ.get(SCHEDULER)
     if not address:
         _workplace()  # made once, before several threads ask for it
         try:
-            with ThreadPoolExecutor(jobs) as pool:
-                yield pool
+            with ThreadPoolExecutor(jobs or default_jobs()) as pool:
+                yield partial(pool.submit, run)
         finally:
             close()
         return
-    with connect(address) as client, client.get_executor(pure=False, retries=ATTEMPTS - 1) as pool:
-        yield pool
+    with connect(address) as client:
+        threads = _threads(client, address)
+        with ThreadPoolExecutor(jobs or max(1, threads // params.read("threads", params.Threads))) as pool:
+            try:
+                yield partial(pool.submit, _run_elsewhere, client, address)
+            finally:
+                client.close()  # whoever still waits for a worker learns it
 
 
-def run_all(pool: Executor, trials: Sequence[Trial]) -> Iterator[tuple[int, Result]]:
+def _threads(client: Any, address: str) -> int:
+    """The threads of all workers. Raises UserError if there is none for some time, or no scheduler."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        try:
+            found = client.nthreads()
+        except (OSError, TimeoutError):
+            break
+        if found:
+            return sum(found.values())
+        if client.status != "running":
+            break
+        time.sleep(0.5)
+    else:
+        raise UserError(f"{SCHEDULER}: no worker at the scheduler {address} for {PATIENCE} s")
+    raise UserError(f"{SCHEDULER}: the scheduler at {address} is gone")
+
+
+def _run_elsewhere(client: Any, address: str, trial: Trial) -> Result:
+    """Run a trial on a worker, another one if it is lost."""
+    from distributed.client import FutureCancelledError
+
+    future = client.submit(run, trial, pure=False, retries=ATTEMPTS - 1)
+    while True:
+        try:
+            return future.result(timeout=PATIENCE)
+        except TimeoutError:
+            _threads(client, address)
+        except FutureCancelledError:
+            raise UserError(f"{SCHEDULER}: the scheduler at {address} is gone") from None
+
+
+def run_all(begin: Begin, trials: Sequence[Trial]) -> Iterator[tuple[int, Result]]:
     """The trials' places and results, as they end. Raises what `run` raises."""
-    waiting = {pool.submit(run, trial): place for place, trial in enumerate(trials)}
+    waiting = {begin(trial): place for place, trial in enumerate(trials)}
     try:
         for future in as_completed(waiting):
             yield waiting[future], future.result()
-    except CancelledError:
-        raise UserError(f"{SCHEDULER}: the scheduler at {os.environ.get(SCHEDULER)} is gone") from None
     finally:
         for future in waiting:
             future.cancel()

@@ -20,7 +20,6 @@ import io
 import json
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -117,7 +116,7 @@ def main() -> None:
             raise UserError(f"--{option} is {number}; allowed: 1 and more")
     search = Search(arguments.model, arguments.together)
     with alone(search):
-        rows = search.run(arguments.trials, arguments.jobs or trials.default_jobs())
+        rows = search.run(arguments.trials, arguments.jobs)
         draw(search, rows)
     report(search, rows, arguments.apply)
 
@@ -173,23 +172,23 @@ class Search:
         same = [model for model, key in keys.items() if trials.get(content, key) == mine]
         return [model for model in same if model != self.model]
 
-    def run(self, total: int, jobs: int) -> list[Row]:
+    def run(self, total: int, jobs: int | None) -> list[Row]:
         """Run the missing ones of `total` trials, and return all.
 
         Raises UserError if the table is of another search, or if all chosen trials have failed.
         """
         rows = self.load()
         with (
-            trials.executor(jobs) as pool,
+            trials.executor(jobs) as begin,
             tqdm(total=total, initial=min(total, len(rows)), desc=self.model, disable=None) as bar,
         ):
             show(bar, rows)
             for first in range(1, max(2, total), self.together):
-                begin = first if first > 1 else 0  # the unchanged model runs with the first trials
-                wanted = list(range(begin, min(total, first + self.together)))
+                least = first if first > 1 else 0  # the unchanged model runs with the first trials
+                wanted = list(range(least, min(total, first + self.together)))
                 if rows.keys() >= set(wanted):
                     continue
-                for row in self.run_together(pool, first, rows, wanted):
+                for row in self.run_together(begin, first, rows, wanted):
                     rows[row.trial] = row
                     self.save(rows)
                     bar.update()
@@ -200,7 +199,7 @@ class Search:
         return [rows[number] for number in range(total)]
 
     def run_together(
-        self, pool: Executor, first: int, rows: dict[int, Row], wanted: list[int]
+        self, begin: trials.Begin, first: int, rows: dict[int, Row], wanted: list[int]
     ) -> Iterator[Row]:
         """Run the wanted trials that are missing; yield rows as trials end. Equal values are tried once."""
         earlier = [rows[number] for number in range(first)] if first > 1 else []
@@ -213,7 +212,7 @@ class Search:
         new = [number for number in missing if same[number] == number]
         queue = [self.trial(values[n] if n else {}, self.bars(values[n], earlier)) for n in new]
         done = dict(rows)
-        for place, result in trials.run_all(pool, queue):
+        for place, result in trials.run_all(begin, queue):
             number = new[place]
             done[number] = self.judge(number, values[number], result)
             yield done[number]

@@ -303,13 +303,13 @@ def elsewhere(folder: Path, **arrays: np.ndarray) -> Path:
 @pytest.mark.slow
 def test_dasks_workers_leave_what_this_machine_leaves_also_if_one_is_killed(workspace, monkeypatch):
     queue = [trials.make("scratch/mlp_relu", LONG | {"seed": seed}) for seed in range(6)]
-    with trials.executor(1) as pool:
-        expected = {place: result.validation() for place, result in trials.run_all(pool, queue)}
+    with trials.executor(1) as begin:
+        expected = {place: result.validation() for place, result in trials.run_all(begin, queue)}
     with cluster([elsewhere(workspace / name) for name in ("one", "two")]) as (address, processes):
         monkeypatch.setenv(trials.SCHEDULER, address)
         found = {}
-        with trials.executor(1) as pool:
-            for place, result in trials.run_all(pool, queue):
+        with trials.executor(1) as begin:
+            for place, result in trials.run_all(begin, queue):
                 if not found:
                     for process in psutil.Process(processes[1].pid).children(recursive=True):
                         process.kill()
@@ -325,8 +325,8 @@ def test_a_dask_worker_with_other_images_is_refused_in_one_line(workspace, monke
     other = elsewhere(workspace / "other", train_labels=np.zeros(TRAIN, np.uint8))
     with cluster([other]) as (address, _):
         monkeypatch.setenv(trials.SCHEDULER, address)
-        with trials.executor(1) as pool, pytest.raises(UserError, match="other has other images than"):
-            list(trials.run_all(pool, [trials.make("scratch/mlp_relu", {})]))
+        with trials.executor(1) as begin, pytest.raises(UserError, match="other has other images than"):
+            list(trials.run_all(begin, [trials.make("scratch/mlp_relu", {})]))
 
 
 @pytest.mark.slow
@@ -334,9 +334,9 @@ def test_a_scheduler_that_is_lost_or_not_there_is_one_line_at_once(workspace, mo
     begun = time.monotonic()
     with cluster([elsewhere(workspace / "one")]) as (address, processes):
         monkeypatch.setenv(trials.SCHEDULER, address)
-        with pytest.raises(UserError, match=r"the scheduler at .* is gone"), trials.executor(1) as pool:
+        with pytest.raises(UserError, match=r"the scheduler at .* is gone"), trials.executor(1) as begin:
             long = trials.make("scratch/mlp_relu", {"scratch.mlp_relu.epochs": 9999})
-            found = trials.run_all(pool, [trials.make("scratch/mlp_relu", {}), long])
+            found = trials.run_all(begin, [trials.make("scratch/mlp_relu", {}), long])
             next(found)
             begun = time.monotonic()
             os.kill(processes[0].pid, signal.SIGKILL)

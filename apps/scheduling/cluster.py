@@ -26,11 +26,9 @@ from typing import Any
 from apps.scheduling import shell, worker
 from apps.scheduling.job import FORK
 from apps.scheduling.plan import Files
-from apps.scheduling.worker import SCHEDULER, connect
+from apps.scheduling.worker import PATIENCE, SCHEDULER, connect
 from stages.console.errors import UserError, one_line
 
-PATIENCE = 15
-"""Seconds for which there may be no worker. A killed worker comes back sooner if it has a nanny."""
 GLANCE, SHORT = 0.25, 0.02
 """Seconds between two checks of the cluster, and of a stage."""
 
@@ -97,6 +95,10 @@ def _serve(told: Connection, others: Connection, address: str, needed: Mapping[s
             told.send(error)
             told.poll(None)  # until then no stage learns that its command never ends
     os._exit(0)
+
+
+class _Changed(Exception):
+    """An input is no longer what the stage was to be computed from."""
 
 
 class _Service:
@@ -172,6 +174,8 @@ class _Service:
             Event().wait()  # until the pipeline ends, as the shell does
         except KilledWorker:
             status, told = 1, "each worker that computed this stage was killed; is there enough memory?"
+        except _Changed as error:
+            status, told = 1, f"error: {error}"
         except Exception as error:
             status, told = 1, f"{type(error).__name__}: {one_line(error)}"
         with suppress(OSError):
@@ -218,7 +222,10 @@ class _Service:
         with self._sending, suppress(OSError):  # if it is gone, another one computes the stage
             there = {"workers": [asked.worker]}
             for checksum in self._client.run(worker.missing, asked.checksums, **there)[asked.worker]:
-                self._client.run(worker.store, checksum, Path(paths[checksum]).read_bytes(), **there)
+                content = Path(paths[checksum]).read_bytes()
+                if hashlib.sha256(content).hexdigest() != checksum:
+                    raise _Changed(f"{paths[checksum]} has changed since the stage began")
+                self._client.run(worker.store, checksum, content, **there)
 
     def _put_into_place(self, stage: str, outcome: worker.Outcome) -> None:
         with tempfile.TemporaryDirectory(dir=Path(shell.SOCKET).parent) as temporary:

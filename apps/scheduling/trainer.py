@@ -14,6 +14,7 @@ import queue
 import shutil
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -85,15 +86,19 @@ def serve(framework: str, *workplaces: str) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the process that asks, and that this one
         requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         Thread(target=_listen, args=(requests, workplaces)).start()  # the process ends when this does
-        stage = import_module(f"stages.train_{framework}")
-        _prepare(framework)
-        gc.collect()
-        gc.freeze()  # what is loaded now stays: the collections between trials leave it out
-        while True:
-            request = requests.get()
-            answer = json.dumps(_train(stage, framework, request))
-            os.chdir(ROOT)  # the folder is going to be removed
-            print(answer, file=answers, flush=True)
+        try:
+            stage = import_module(f"stages.train_{framework}")
+            _prepare(framework)
+            gc.collect()
+            gc.freeze()  # what is loaded now stays: the collections between trials leave it out
+            while True:
+                answer = _train(stage, framework, requests.get())
+                os.chdir(ROOT)  # the folder is going to be removed
+                print(json.dumps(answer), file=answers, flush=True)
+        except BaseException:
+            traceback.print_exc()  # before the end of the answers has `_listen` end the process
+            sys.stderr.flush()
+            raise SystemExit(1) from None
 
 
 def _listen(requests: queue.SimpleQueue, workplaces: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ those of the machine where the pipeline runs. It keeps inputs in its folder, by 
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +27,8 @@ MYSELF = Path(__file__).read_bytes()
 FOLDER = Path(".dvc/tmp/cluster")
 SCHEDULER = "DASK_SCHEDULER_ADDRESS"
 PACKAGES = "numpy", "scipy", "torch", "tensorflow", "keras", "scikit-learn", "lightgbm"
+PATIENCE = 15
+"""Seconds for which there may be no worker. A killed worker comes back sooner if it has a nanny."""
 GLANCE = 0.2
 """Seconds between two checks whether the command is still needed."""
 
@@ -67,9 +70,11 @@ def connect(address: str) -> Any:
         from dask.distributed import Client
     except ImportError:
         raise UserError(f"{SCHEDULER} is set, but Dask is not installed: `make tuning` installs it") from None
+    if not re.fullmatch(r"\w+://.+:\d+", address):
+        raise UserError(f"{SCHEDULER} is {address!r}; allowed: an address such as tcp://127.0.0.1:8786")
     try:
         return Client(address, timeout=10, set_as_default=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, ImportError) as error:
         raise UserError(f"{SCHEDULER}: no scheduler answers at {address} ({type(error).__name__})") from None
 
 

@@ -110,7 +110,8 @@ th:first-child, td:first-child {{ text-align: left; }}
 tbody tr:nth-child(even) {{ background: #8882; }}
 </style>
 <h1>Studies</h1>
-<p>± is the standard deviation over the seeds; bands in the pictures reach from the lowest value to the highest.
+<p>± is the standard deviation over the seeds; bands in the pictures reach from the lowest value to the
+highest.
 Axes of accuracies are logarithmic in the errors. Seconds and memory are from the machine that trained.</p>
 {}
 </html>

@@ -61,13 +61,13 @@ def run(name: str, trainings: list[dict[str, Any]], kept: Path, alone: bool = Fa
     together = 1 if alone else max(1, len(missing))
     done = len(trainings) - len(missing)
     with (
-        trials.executor(1 if alone else trials.default_jobs()) as pool,
+        trials.executor(1 if alone else None) as begin,
         tqdm(total=len(trainings), initial=done, desc=name, disable=None) as bar,
     ):
         for first in range(0, len(missing), together):
             some = missing[first : first + together]
             queue = [trials.Trial(**one["trial"], group=name) for one in some]
-            for number, result in trials.run_all(pool, queue):
+            for number, result in trials.run_all(begin, queue):
                 one = some[number]
                 keep(kept, one, result)
                 bar.update()
