@@ -31,6 +31,7 @@ quick: .venv/installed .history
 	.venv/bin/python -m stages.evaluate
 	.venv/bin/python -m stages.compare_models
 	.venv/bin/python -m stages.visualize
+	.venv/bin/python -m stages.draw_page
 	@.venv/bin/python -m stages.report
 
 # Git says what to do if the folder is somebody else's; of an archive instead of a clone DVC has to know that it is one.
@@ -100,7 +101,7 @@ growth: .venv/installed
 	.venv/bin/python -m tools.growth
 	.venv/bin/python -m tools.readme
 
-# Simulates the pipeline on 1 to 64 cores, from the seconds of the last run: docs/scaling.*, docs/cluster.md
+# Simulates the pipeline on 2 to 64 cores, from the seconds of the last run: docs/scaling.*, docs/cluster.md
 scaling: .venv/installed
 	.venv/bin/python -m tools.scaling
 

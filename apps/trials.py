@@ -11,6 +11,7 @@ Dask's workers.
 import atexit
 import copy
 import csv
+import fcntl
 import hashlib
 import json
 import os
@@ -366,6 +367,17 @@ def close() -> None:
 
 
 atexit.register(close)
+
+
+@contextmanager
+def only_one(lock: Path, what: str) -> Iterator[None]:
+    """Raise UserError, saying what another process does, if that holds the same lock."""
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{what} by another process") from None
+        yield
 
 
 def default_jobs() -> int:

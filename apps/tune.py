@@ -15,12 +15,10 @@ Started again, the search continues after the trials in the table.
 
 import argparse
 import csv
-import fcntl
 import io
 import json
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -115,7 +113,8 @@ def main() -> None:
         if (number := getattr(arguments, option)) is not None and number < 1:
             raise UserError(f"--{option} is {number}; allowed: 1 and more")
     search = Search(arguments.model, arguments.together)
-    with alone(search):
+    search.folder.mkdir(parents=True, exist_ok=True)
+    with trials.only_one(search.folder / "search.lock", f"{search.model} is being tuned"):
         rows = search.run(arguments.trials, arguments.jobs)
         draw(search, rows)
     report(search, rows, arguments.apply)
@@ -389,18 +388,6 @@ def show(bar: tqdm, rows: dict[int, Row], row: Row | None = None) -> None:
     if bar.disable and row:
         accuracy = f"{row.validation_accuracy:.2%}" if row.state == COMPLETE else row.state
         print(f"trial {row.trial}: {accuracy}; {so_far}", flush=True)
-
-
-@contextmanager
-def alone(search: Search) -> Iterator[None]:
-    """Raise UserError if another process runs the same search."""
-    search.folder.mkdir(parents=True, exist_ok=True)
-    with (search.folder / "search.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{search.model} is being tuned by another process") from None
-        yield
 
 
 def draw(search: Search, rows: list[Row]) -> None:

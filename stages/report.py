@@ -4,9 +4,10 @@
 
 Reads data/dataset.json, outputs/{tables,comparison,plots,models,timings}/ and, if it exists,
 outputs/parity.csv. Writes outputs/report/: index.html, models/<framework>-<model>.html, resume.md and
-cost.csv (parameters, seconds, memory). Each page contains its pictures, so the folder can be copied. Seconds,
-memory and machines are those of the trainings. Because seconds differ from run to run, the report and the
-timings are the only results that two runs do not repeat to the bit.
+cost.csv (parameters, seconds, memory). Each page contains its pictures, so the folder can be copied; only
+the links to the page to draw on and to the studies lead out of it. Seconds, memory and machines are those
+of the trainings. Because seconds differ from run to run, the report and the timings are the only results
+that two runs do not repeat to the bit.
 """
 
 import base64

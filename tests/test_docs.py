@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from conftest import PATH, ROOT, drawn_digits
 from PIL import Image
 
@@ -57,7 +59,9 @@ def run(command: list[str], project: Path, **variables: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "block"), blocks("sh"))
+@pytest.mark.parametrize(
+    ("page", "block"), blocks("sh", but=("cluster.md",))
+)  # test_cluster starts a scheduler and workers
 def test_the_commands_of_a_block_run(project, page, block):
     if block.startswith(NOT_TESTED):
         pytest.skip(block.splitlines()[0].removeprefix("# "))
@@ -67,6 +71,10 @@ def test_the_commands_of_a_block_run(project, page, block):
     (project / "scans").mkdir()
     for name, picture in zip(("my_seven.png", "scans/another.png"), pictures, strict=True):
         Image.fromarray(picture).resize((112, 112)).save(project / name)
+    (project / "studies").mkdir()
+    shutil.copy(ROOT / "studies/dvc.yaml", project / "studies")
+    study = {"question": "?", "limits": "-", "models": ["scratch/mlp_relu"], "vary": "seed", "values": [0, 1]}
+    (project / "studies/params.yaml").write_text(yaml.safe_dump({"studies": {"seeds": study}}))
     # `make` says what it would do: each of its targets runs in a test of its own, or is measured
     run(["bash", "-euo", "pipefail", "-c", block], project, MAKEFLAGS="n")
 

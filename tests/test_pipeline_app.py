@@ -355,6 +355,7 @@ def test_make_quick_reports_a_few_models_and_make_goes_on_from_there(project):
     before = reproduce.checksums(project / "dvc.lock")
     shutil.rmtree(project / "outputs")
     shutil.rmtree(project / ".dvc/cache")
+    (project / ".venv").symlink_to(sys.prefix)
     quick = {"train_scratch@mlp_relu", "train_sklearn@knn_3"}
     run = subprocess.run(
         ["make", "--old-file", ".venv/installed", "quick", f"QUICK={' '.join(quick)}"],

@@ -1,5 +1,6 @@
 """Studies: what is planned, that it runs again only if its results may change, and what the tables say."""
 
+import datetime
 import itertools
 import json
 import shutil
@@ -92,6 +93,41 @@ def test_a_study_that_was_killed_goes_on_after_what_it_had(workspace, monkeypatc
     assert asked == [1, 3], "what is kept of other trainings is not theirs"
 
 
+def test_a_training_that_failed_is_tried_again_by_the_next_run(workspace):
+    training, *_ = plan.plan("seeds", plan.Study(**STUDIES["seeds"]))
+    kept = Path("kept")
+    kept.mkdir()
+    run.keep(kept, training, trials.Result([], False, "no memory", {}, "scratch", "mlp_relu"))
+    run.run("seeds", [training], kept)
+    row, predictions = run.load(kept, training)
+    assert row["failure"] is None and row["accuracy"] == pytest.approx(
+        (predictions.argmax(axis=1) == tiny_arrays()["test_labels"]).mean()
+    )
+
+
+def test_a_study_that_is_being_run_is_not_run_twice(workspace, monkeypatch):
+    write(STUDIES)
+    (run.RESULTS / "seeds.partial.kept").mkdir(parents=True)
+    monkeypatch.setattr(sys, "argv", ["run", "seeds"])
+    running = trials.only_one(run.RESULTS / "seeds.partial.kept/lock", "this")
+    with running, pytest.raises(UserError, match="the study seeds is being run by another process"):
+        run.main()
+
+
+def test_seconds_count_only_of_trainings_that_ran_alone():
+    row = {"model": "m", "seed": 0, "failure": None, "accuracy": 0.5, "validation_accuracy": 0.5}
+    row |= {"peak_mebibytes": 1, "parameters": 1, "training_images": 1}
+    timed = [
+        {"value": 1, "training_seconds": 3, "side_by_side": 1},
+        {"value": 1, "training_seconds": 9, "side_by_side": 2},
+    ]
+    table = pd.DataFrame([row | each for each in timed])
+    study = plan.Study(question="", limits="", models=["m"], vary="batch_size", values=[1, 2], alone=True)
+    assert draw.summarize(study, table)["training (s)"].tolist() == [3]
+    together = study.model_copy(update={"alone": False})
+    assert "training (s)" not in draw.summarize(together, table)
+
+
 def test_a_training_that_fails_is_a_row_that_says_why(workspace, monkeypatch):
     write({"rates": STUDIES["batch_size"] | {"vary": "learning_rate", "values": [0.01, 1e30], "seeds": 1}})
     for module, arguments in ((plan, []), (run, ["rates"]), (draw, [])):
@@ -156,6 +192,17 @@ def test_the_mean_of_k_seeds_is_over_all_choices_of_k(workspace):
         ({"values": [3]}, r"studies/params\.yaml: studies\.batch_size\.values is \[3\]"),
         ({"vary": "images", "values": ["1/2", 2]}, r"studies\.batch_size\.values\.1 is 2"),
         ({"images": "half"}, r"studies\.batch_size\.images is 'half'"),
+        ({"values": [16, 16]}, "studies.batch_size: values: one of them is there twice"),
+        ({"vary": "images", "values": ["1/2", 0.5]}, "values: one of them is there twice"),
+        (
+            {"vary": "images", "values": [True, 0.5]},
+            r"studies\.batch_size\.values\.0 is True: allowed: a share",
+        ),
+        ({"vary": "seed", "seeds": 2}, "studies.batch_size: seeds: where the seed varies, allowed: 1"),
+        ({"vary": ""}, r"studies\.batch_size\.vary is ''"),
+        ({"values": [16, float("nan")]}, r"studies\.batch_size\.values\.1 is nan: allowed: a number, text"),
+        ({"values": [{1: 2, "a": 3}, 5]}, r"studies\.batch_size\.values\.0 is .*: allowed: a number, text"),
+        ({"values": [datetime.date(2024, 1, 1), 5]}, r"values\.0 is .*: allowed: a number, text"),
         (
             {"seed": 3},
             r"studies\.batch_size\.seed is unknown; allowed: alone, images, limits, models, question, seeds",
@@ -166,6 +213,13 @@ def test_a_wrong_study_is_named_in_one_line(workspace, monkeypatch, change, mess
     write(STUDIES | {"batch_size": STUDIES["batch_size"] | change})
     monkeypatch.setattr(sys, "argv", ["plan"])
     with pytest.raises(UserError, match=message):
+        plan.main()
+
+
+def test_a_file_without_studies_is_one_line(workspace, monkeypatch):
+    write({})
+    monkeypatch.setattr(sys, "argv", ["plan"])
+    with pytest.raises(UserError, match=r"studies/params\.yaml: studies is empty"):
         plan.main()
 
 

@@ -243,6 +243,23 @@ def test_a_folder_goes_in_which_something_still_writes(tmp_path):
         writing.result()
 
 
+@pytest.mark.parametrize("attempt", range(3))  # what is printed last must not be lost now and then
+def test_a_fault_of_the_program_is_told_with_its_traceback(workspace, attempt):
+    worker = trials.Worker("nothing", workspace)
+    with pytest.raises(RuntimeError, match=r"(?s)Traceback .*No module named 'stages\.train_nothing'"):
+        worker.train(workspace, "model")
+
+
+def test_a_wrong_address_of_a_scheduler_is_one_line(workspace, monkeypatch):
+    monkeypatch.setenv(trials.SCHEDULER, "foo")
+    pytest.importorskip("distributed", reason="Dask comes with `make tuning`")
+    with (
+        pytest.raises(UserError, match=r"DASK_SCHEDULER_ADDRESS is 'foo'; allowed: .* tcp://127"),
+        trials.executor(),
+    ):
+        pass
+
+
 def test_without_dask_one_line_says_how_to_install_it(workspace, monkeypatch):
     monkeypatch.setenv(trials.SCHEDULER, "tcp://127.0.0.1:1")
     for name in ("dask", "dask.distributed"):
@@ -326,6 +343,26 @@ def test_a_dask_worker_with_other_images_is_refused_in_one_line(workspace, monke
     with cluster([other]) as (address, _):
         monkeypatch.setenv(trials.SCHEDULER, address)
         with trials.executor(1) as begin, pytest.raises(UserError, match="other has other images than"):
+            list(trials.run_all(begin, [trials.make("scratch/mlp_relu", {})]))
+
+
+@pytest.mark.slow
+def test_a_scheduler_without_workers_is_one_line(workspace, monkeypatch):
+    monkeypatch.setattr(trials, "PATIENCE", 2)
+    with cluster([]) as (address, _):
+        monkeypatch.setenv(trials.SCHEDULER, address)
+        with pytest.raises(UserError, match=r"no worker at the scheduler .* for 2 s"), trials.executor():
+            pass
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_gone_for_good_is_one_line(workspace, monkeypatch):
+    monkeypatch.setattr(trials, "PATIENCE", 3)
+    with cluster([elsewhere(workspace / "one")]) as (address, processes):
+        monkeypatch.setenv(trials.SCHEDULER, address)
+        with pytest.raises(UserError, match="no worker at the scheduler"), trials.executor() as begin:
+            for process in (*psutil.Process(processes[1].pid).children(recursive=True), processes[1]):
+                process.kill()
             list(trials.run_all(begin, [trials.make("scratch/mlp_relu", {})]))
 
 

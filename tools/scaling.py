@@ -28,6 +28,7 @@ from apps.scheduling.costs import Costs
 from apps.scheduling.schedule import Schedule, Stage
 from stages.common import params, results
 from stages.console import command
+from stages.console.errors import UserError
 from stages.pictures import style
 from tools import pages, projects
 
@@ -164,7 +165,9 @@ def page() -> str:
     """The text of docs/cluster.md, of docs/scaling.csv."""
     rows = pages.read_rows(TABLE, Row)
     one = [row for row in rows if row.copies == 1]
-    enough = next(row for row in one if row.speed_up > 0.95 * row.limit)
+    if not one:
+        raise UserError(f"{TABLE} has no rows: `make scaling` writes it")
+    enough = next((row for row in one if row.speed_up > 0.95 * row.limit), one[-1])
     most = max(rows, key=lambda row: (row.copies, row.cores))
     return pages.fill(
         "cluster.md",

@@ -68,10 +68,13 @@ def table(rows: list[Row]) -> str:
     cells = []
     for row in sorted(rows, key=lambda row: row.everything):
         minutes = (getattr(row, field.name) / 60 for field in fields(Row)[2:])
-        cells.append(
-            [row.machine, f"{float(f'{row.matmul_gflops:.2g}'):g}", *(f"{one:.2g} min" for one in minutes)]
-        )
+        cells.append([row.machine, two_digits(row.matmul_gflops), *(f"{two_digits(m)} min" for m in minutes)])
     return pages.table(heads, cells)
+
+
+def two_digits(value: float) -> str:
+    """As 0.95, 61 or 120."""
+    return f"{float(f'{value:.2g}'):g}"
 
 
 if __name__ == "__main__":

@@ -123,7 +123,8 @@ def summarize(study: plan.Study, table: pd.DataFrame) -> pd.DataFrame:
     seeds = study.vary == plan.SEED
     values = ["all"] * len(table) if seeds else [write(study, value) for value in table.value]
     varied = "seeds" if seeds else study.vary.replace("_", " ")
-    groups = table.assign(**{varied: values}).groupby(["model", varied], sort=False)
+    table = table.assign(**{varied: values}, quiet=seconds(table))
+    groups = table.groupby(["model", varied], sort=False)
     summary = pd.DataFrame(
         {
             "trainings": groups.size(),
@@ -131,13 +132,18 @@ def summarize(study: plan.Study, table: pd.DataFrame) -> pd.DataFrame:
             "accuracy (%)": 100 * groups.accuracy.mean(),
             "± (%)": 100 * groups.accuracy.std(),
             "held-out accuracy (%)": 100 * groups.validation_accuracy.mean(),
-            "training (s)": groups.training_seconds.mean(),
+            **({"training (s)": groups.quiet.mean()} if study.alone else {}),
             "memory (MiB)": groups.peak_mebibytes.max(),
             "parameters": groups.parameters.max(),
             "training images": groups.training_images.max(),
         }
     ).reset_index()
     return summary if summary.failed.any() else summary.drop(columns="failed")
+
+
+def seconds(table: pd.DataFrame) -> pd.Series:
+    """Of each training, unless another one ran beside it."""
+    return table.training_seconds.where(table.side_by_side == 1)
 
 
 def styles(models: list[str]) -> Iterator[tuple[str, dict[str, object]]]:
@@ -173,6 +179,7 @@ def set_accuracies(axis: Axes) -> None:
 
 def draw_values(study: plan.Study, table: pd.DataFrame) -> Figure:
     """Accuracies, and seconds if they count, against the values: means, with a band from least to most."""
+    table = table.assign(training_seconds=seconds(table))
     panels = {"validation_accuracy": (100, HELD_OUT), "accuracy": (100, TEST)}
     if study.alone:
         panels["training_seconds"] = (1, "training (s)")

@@ -8,16 +8,19 @@ studies/plans/<study>.json. A plan changes if, and only if, the results of its s
 
 import hashlib
 import json
+import math
+import re
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from apps import trials
 from stages.common import files, params
 from stages.console import command
+from stages.console.errors import UserError
 
 STUDIES, PLANS = Path("studies/params.yaml"), Path("studies/plans")
 SEED, IMAGES = "seed", "images"
@@ -26,13 +29,30 @@ SEED, IMAGES = "seed", "images"
 
 def _share(value: Any) -> Any:
     try:
-        return float(Fraction(value)) if isinstance(value, str) else value
+        if not isinstance(value, bool):
+            return float(Fraction(value)) if isinstance(value, str) else value
     except (ValueError, ZeroDivisionError):
-        raise ValueError("allowed: a share such as 0.25 or 1/4") from None
+        pass
+    raise ValueError("allowed: a share such as 0.25 or 1/4")
 
 
 Share = Annotated[float, BeforeValidator(_share), Field(gt=0, le=1)]
 """A share of the training images, such as 1/4."""
+
+
+def _plain(value: Any) -> Any:
+    parts = value if isinstance(value, list) and value else [value]
+    if all(part is None or isinstance(part, str | int) or _is_finite(part) for part in parts):
+        return value
+    raise ValueError("allowed: a number, text, true, false, null, or a list of these")
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
+
+
+Value = Annotated[Any, BeforeValidator(_plain)]
+"""What a key of a model's entry may be set to."""
 
 
 class Study(params.Section):
@@ -47,11 +67,25 @@ class Study(params.Section):
     question: str
     limits: str
     models: Annotated[tuple[str, ...], Field(min_length=1)]
-    vary: str
-    values: Annotated[tuple[Any, ...], Field(min_length=2)]
+    vary: Annotated[str, Field(pattern=r"^\w+(\.\w+|\[\d+\])*$")]
+    values: Annotated[tuple[Value, ...], Field(min_length=2)]
     seeds: params.Positive = 1
     images: Share = 1.0
     alone: bool = False
+
+    @model_validator(mode="after")
+    def _each_training_once(self) -> Self:
+        values = [str(value) for value in self.values]
+        if self.vary == IMAGES:
+            values = [
+                str(Fraction(value)) if re.fullmatch(r"\d+(\.\d+|/[1-9]\d*)?", value) else value
+                for value in values
+            ]
+        if len(set(values)) < len(values):
+            raise ValueError("values: one of them is there twice")
+        if self.vary == SEED and self.seeds > 1:
+            raise ValueError("seeds: where the seed varies, allowed: 1")
+        return self
 
 
 def main() -> None:
@@ -69,6 +103,8 @@ def main() -> None:
 def read() -> dict[str, Study]:
     """The studies by name. Raises UserError, naming what is wrong."""
     names = params.read("studies", dict[params.Name, Any], STUDIES)
+    if not names:
+        raise UserError(f"{STUDIES}: studies is empty; allowed: a study or more")
     return {name: params.read(f"studies.{name}", Study, STUDIES) for name in names}
 
 

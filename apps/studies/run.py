@@ -10,6 +10,7 @@ study can continue.
 
 import itertools
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -31,15 +32,24 @@ from stages.console.errors import UserError
 from stages.evaluation import scores
 
 RESULTS = Path("studies/results")
+MOST = 500
+"""How many choices of k seeds are tried."""
 
 
 def main() -> None:
-    name = command.model_name(__doc__)
+    name = command.argument(__doc__, "study", "the study's key in studies/params.yaml")
     studies = plan.read()
     if name not in studies:
         raise UserError(f"{name} is unknown; {plan.STUDIES} has {', '.join(studies)}")
     study = studies[name]
     trainings, kept = plan.plan(name, study), RESULTS / f"{name}.partial.kept"
+    kept.mkdir(parents=True, exist_ok=True)
+    with trials.only_one(kept / "lock", f"the study {name} is being run"):
+        finish(name, study, trainings, kept)
+
+
+def finish(name: str, study: plan.Study, trainings: list[dict[str, Any]], kept: Path) -> None:
+    """Run the trainings that are missing, and write the results."""
     run(name, trainings, kept, study.alone)
     rows, predictions = zip(*(load(kept, one) for one in trainings), strict=True)
     if all(row["failure"] for row in rows):
@@ -56,8 +66,8 @@ def main() -> None:
 
 
 def run(name: str, trainings: list[dict[str, Any]], kept: Path, alone: bool = False) -> None:
-    """Run the trainings without kept results, one at a time if `alone`."""
-    missing = [one for one in trainings if not place(kept, one).with_suffix(".json").is_file()]
+    """Run the trainings without kept results, one at a time if `alone`. Those that failed are tried again."""
+    missing = [one for one in trainings if not is_kept(kept, one)]
     together = 1 if alone else max(1, len(missing))
     done = len(trainings) - len(missing)
     with (
@@ -77,16 +87,15 @@ def run(name: str, trainings: list[dict[str, Any]], kept: Path, alone: bool = Fa
 
 
 def describe(one: dict[str, Any], result: trials.Result) -> dict[str, Any]:
-    """A training's row of trials.csv: accuracies as shares, seconds, MiB; or why it failed."""
+    """What a training's row of trials.csv has beside the test figures: seconds, MiB; or why it failed."""
     row = {key: one[key] for key in ("model", "value", "seed")} | {"failure": result.failure}
     if result.failure:
         return row
     described, timings = result.description(), result.timings()
     last = result.history[-1]["validation_accuracy"] if result.history else None
-    probabilities, labels = result.predictions(), dataset.load_labels("test")
     return row | {
-        "accuracy": round(float(scores.accuracy(labels, probabilities)), 6),
-        "log_loss": round(float(scores.log_loss(labels, probabilities)), 6),
+        "accuracy": None,
+        "log_loss": None,
         "validation_accuracy": None if last is None else round(last, 6),
         "training_seconds": timings.training_seconds,
         "prediction_seconds": timings.prediction_seconds,
@@ -110,22 +119,37 @@ def keep(kept: Path, one: dict[str, Any], result: trials.Result) -> None:
     partial.replace(place(kept, one).with_suffix(".json"))
 
 
+def is_kept(kept: Path, one: dict[str, Any]) -> bool:
+    """Whether a training has results; a failure may be this machine's."""
+    path = place(kept, one).with_suffix(".json")
+    return path.is_file() and not json.loads(path.read_text(encoding="utf-8"))["failure"]
+
+
 def load(kept: Path, one: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
-    """The row and the predictions that `keep` kept."""
+    """The row that `keep` kept, with accuracy as a share and log loss in nats, and the predictions."""
     path = place(kept, one)
-    return json.loads(path.with_suffix(".json").read_text(encoding="utf-8")), np.load(
-        path.with_suffix(".npy")
-    )
+    row = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    probabilities = np.load(path.with_suffix(".npy"))
+    if not row["failure"]:
+        labels = dataset.load_labels("test")
+        row["accuracy"] = round(float(scores.accuracy(labels, probabilities)), 6)
+        row["log_loss"] = round(float(scores.log_loss(labels, probabilities)), 6)
+    return row, probabilities
 
 
 def means(table: pd.DataFrame, predictions: tuple[np.ndarray, ...]) -> pd.DataFrame:
-    """For each model and k, the accuracy of the mean over k seeds: mean, min, max over all choices of k."""
-    labels, rows = dataset.load_labels("test"), []
+    """For each model and k, the accuracy of the mean over k seeds: mean, min, max over all choices of k.
+
+    Of more than MOST choices that many are drawn.
+    """
+    labels, rows, random = dataset.load_labels("test"), [], np.random.default_rng(0)
     for model, of_model in table.groupby("model", sort=False):
         arrays = [predictions[i] for i in of_model.index]
         for k in range(1, len(arrays) + 1):
-            chosen = itertools.combinations(arrays, k)
-            found = [scores.accuracy(labels, np.sum(some, axis=0)) for some in chosen]
+            chosen = itertools.combinations(range(len(arrays)), k)
+            if math.comb(len(arrays), k) > MOST:
+                chosen = (random.choice(len(arrays), k, replace=False) for _ in range(MOST))
+            found = [scores.accuracy(labels, np.sum([arrays[i] for i in some], axis=0)) for some in chosen]
             figures = {"accuracy": np.mean(found), "accuracy_low": min(found), "accuracy_high": max(found)}
             rows.append({"model": model, "seeds": k, **figures})
     return pd.DataFrame(rows)

@@ -75,9 +75,14 @@ def end_with_parent() -> None:
 
 def model_name(description: str | None) -> str:
     """Parse the only argument of a training stage: the model's key in params.yaml."""
+    return argument(description, "model", "the model's key in params.yaml")
+
+
+def argument(description: str | None, name: str, explained: str) -> str:
+    """Parse the only argument of a command."""
     parser = _parser(description)
-    parser.add_argument("model", help="the model's key in params.yaml")
-    return parser.parse_args().model
+    parser.add_argument(name, help=explained)
+    return getattr(parser.parse_args(), name)
 
 
 def no_arguments(description: str | None) -> None:
