@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Lock
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -17,6 +19,8 @@ from conftest import ROOT, command, dvc, edit_params, git
 from test_pipeline_app import Stages, commands_of, start, variables, write_stages
 from test_trials import cluster, until
 
+from apps.scheduling import cluster as cluster_of_stages
+from apps.scheduling import worker
 from apps.scheduling.worker import FOLDER, SCHEDULER
 from stages.common import results
 from stages.console import machine
@@ -210,6 +214,23 @@ def test_the_commands_for_one_machine_in_the_documentation_do_what_they_say(tmp_
     assert done.returncode == 0, done.stdout
     assert sorted(line.split()[1] for line in done.stdout.splitlines()) == sorted(LONG)
     assert list((project / FOLDER).iterdir()), "the worker was sent something"
+
+
+def test_an_input_that_has_changed_since_a_stage_began_is_not_sent(tmp_path, monkeypatch):
+    """Else a worker would keep it as what it was, and compute from it again and again."""
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("then")
+    then = cluster_of_stages._checksum("params.yaml")
+    Path("params.yaml").write_text("edited")
+    sent = []
+    answers = {worker.missing: {"a worker": [then]}}
+    service = SimpleNamespace(
+        _sending=Lock(),
+        _client=SimpleNamespace(run=lambda task, *what, workers: answers.get(task) or sent.append(what)),
+    )
+    with pytest.raises(cluster_of_stages._Changed, match=r"params\.yaml has changed"):
+        cluster_of_stages._Service._send(service, worker.Missing("a worker", [then]), {"params.yaml": then})
+    assert not sent
 
 
 def end(server: subprocess.Popen) -> None:

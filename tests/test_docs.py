@@ -73,8 +73,14 @@ def test_the_commands_of_a_block_run(project, page, block):
         Image.fromarray(picture).resize((112, 112)).save(project / name)
     (project / "studies").mkdir()
     shutil.copy(ROOT / "studies/dvc.yaml", project / "studies")
-    study = {"question": "?", "limits": "-", "models": ["scratch/mlp_relu"], "vary": "seed", "values": [0, 1]}
-    (project / "studies/params.yaml").write_text(yaml.safe_dump({"studies": {"seeds": study}}))
+    study = {
+        "question": "?",
+        "limits": "-",
+        "models": ["scratch/mlp_relu"],
+        "vary": "images",
+        "values": [0.5, 1],
+    }
+    (project / "studies/params.yaml").write_text(yaml.safe_dump({"studies": {"images": study}}))
     # `make` says what it would do: each of its targets runs in a test of its own, or is measured
     run(["bash", "-euo", "pipefail", "-c", block], project, MAKEFLAGS="n")
 
