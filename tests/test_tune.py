@@ -152,13 +152,13 @@ def test_apply_writes_the_winner_and_the_search_says_what_it_changed(workspace, 
         tune.main()
 
 
-def test_two_searches_of_a_model_at_once_are_refused(workspace):
-    with (
-        tune.alone(tune.Search(MODEL, 4)),
-        pytest.raises(UserError, match="scratch/mlp_relu is being tuned by another process"),
-        tune.alone(tune.Search(MODEL, 4)),
-    ):
-        pass
+def test_two_searches_of_a_model_at_once_are_refused(workspace, monkeypatch):
+    folder = tune.Search(MODEL, 4).folder
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(sys, "argv", ["tune", MODEL])
+    running = trials.only_one(folder / "search.lock", "this")
+    with running, pytest.raises(UserError, match="scratch/mlp_relu is being tuned by another process"):
+        tune.main()
 
 
 @pytest.mark.parametrize(
