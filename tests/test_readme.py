@@ -163,3 +163,8 @@ def test_the_lock_holds_every_direct_dependency():
     locked = {line.split()[0].lower().replace(".", "-").replace("_", "-") for line in lock if "==" in line}
     missing = {p for p in pins if p and p.lower().replace(".", "-").replace("_", "-") not in locked}
     assert not missing, "run `make lock`"
+
+
+def test_times_have_two_digits_and_no_exponent():
+    text = times.table([times.Row("m", 203.8, 61.0, 90.0, 7262.0, 6000.0)])
+    assert text.splitlines()[-1] == "| m | 200 | 1 min | 1.5 min | 120 min | 100 min |"
