@@ -2,10 +2,9 @@
 
     python -m stages.visualize
 
-Reads data/, outputs/{tables,comparison,models,predictions,ensembles}/, outputs/embedding.csv and, from
-params.yaml, `threads`, the number of processes that draw. Writes outputs/plots/overall/*.png and, for every
-model, outputs/plots/<kind>/<framework>/<model>.png. All models show the same random test images. Takes about
-20 s for 25 models on two cores.
+Reads data/, outputs/{tables,comparison,models,predictions,ensembles}/ and outputs/embedding.csv. Writes
+outputs/plots/overall/*.png and, for every model, outputs/plots/<kind>/<framework>/<model>.png. All models
+show the same random test images. Takes about 20 s for 25 models on two cores.
 """
 
 from collections.abc import Iterator
@@ -16,10 +15,11 @@ from multiprocessing import get_context
 
 import numpy as np
 import pandas as pd
+from joblib import cpu_count
 from matplotlib.figure import Figure
 from safetensors import SafetensorError, safe_open
 
-from stages.common import dataset, files, params, results
+from stages.common import dataset, files, results
 from stages.console import command
 from stages.console.errors import UserError, reading
 from stages.evaluation.tables import EMBEDDING, ENSEMBLES, LEVEL, LOSSES, MEAN, VOTE, load_table, load_tables
@@ -27,6 +27,8 @@ from stages.pictures import overall, single, style
 
 PLOTS = results.OUTPUTS / "plots"
 MISTAKES = 20
+PROCESSES = 4
+"""At most so many draw at once; each takes 200 MB."""
 
 Job = tuple[str, partial[Figure]]
 """A picture to draw: its path in outputs/plots, and the function that draws it."""
@@ -34,7 +36,6 @@ Job = tuple[str, partial[Figure]]
 
 def main() -> None:
     command.no_arguments(__doc__)
-    threads = params.read("threads", params.Threads)
     data = dataset.describe()
     tables = load_tables(data.classes)
     images, labels = dataset.load_test()
@@ -50,7 +51,7 @@ def main() -> None:
     processes.set_forkserver_preload([overall.__name__, single.__name__])
     with (
         files.replacing(PLOTS) as (folder,),
-        ProcessPoolExecutor(threads, processes, command.end_with_parent) as pool,
+        ProcessPoolExecutor(min(cpu_count(), PROCESSES), processes, command.end_with_parent) as pool,
     ):
         drawn = [pool.submit(style.save, folder / path, draw) for path, draw in jobs]
         try:

@@ -61,7 +61,7 @@ def pipeline(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 def computing(tmp_path: Path, name: str = "sleep") -> list[psutil.Process]:
     """The commands of this name that workers run, each in a folder of its own."""
-    folders = [folder for folder in tmp_path.glob(f"*/{FOLDER}/tmp*") if folder.is_dir()]
+    folders = [folder for folder in tmp_path.glob(f"*/{FOLDER}/stage-*") if folder.is_dir()]
     return [found for folder in folders for found in commands_of(folder) if found.name() == name]
 
 
@@ -80,7 +80,7 @@ def test_workers_leave_what_this_machine_leaves(project, workers, tmp_path, mode
     assert reproduce.checksums(project / "dvc.lock") == reproduce.checksums(serial / "dvc.lock")
     ours, theirs = (yaml.safe_load((folder / "dvc.lock").read_text()) for folder in (project, serial))
     assert list(ours["stages"]) == list(theirs["stages"])
-    sent = {path.name for path in tmp_path.glob(f"*/{FOLDER}/*")}
+    sent = {path.name for path in tmp_path.glob(f"*/{FOLDER}/*") if path.suffix != ".lock"}
     assert len(sent) == 6, "four files of data and two of parameters, by checksum; no stage's folder is left"
     os.chdir(project)
     for model in models:
@@ -112,6 +112,24 @@ def test_a_worker_that_is_killed_in_mid_stage_costs_only_time(workers, tmp_path)
     assert running.returncode == 0, output
     assert sorted(line.split()[1] for line in output.splitlines()) == sorted(LONG)
     assert (project / "train_a").read_text() == "train_a\n"
+
+
+def test_a_worker_that_is_killed_and_begins_anew_removes_what_it_left(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    project, folder = toy(tmp_path / "project", LONG), tmp_path / "worker"
+    folder.mkdir()
+    with cluster([folder]) as (address, (_, nanny)):
+        monkeypatch.setenv(SCHEDULER, address)
+        running = start(project)
+        until(lambda: computing(tmp_path))
+        (then,) = (folder / FOLDER).glob("stage-*/")
+        for process in psutil.Process(nanny.pid).children():
+            process.kill()
+        output = running.communicate(timeout=60)[0]
+    assert running.returncode == 0, output
+    assert sorted(line.split()[1] for line in output.splitlines()) == sorted(LONG)
+    assert not then.exists()
+    assert not list((folder / FOLDER).glob("stage-*"))
 
 
 def test_a_lost_scheduler_is_one_line_at_once_and_the_next_run_finishes(workers, tmp_path, monkeypatch):

@@ -68,7 +68,7 @@ def documented(workspace, monkeypatch, run_main) -> Path:
 SHOWN = """\
 | `pytorch/linear` | 5 | 92.5 ± 0.1 | 85.0 – 95.9 | 93.0 | 2.0 | 7,960 | 2.0 |
 A: a machine.
-| a machine | 120 | 1 min | 1.5 min | 12 min | 8.8 min |
+| a machine | 120 | 61 s | 90 s | 12 min | 8.8 min |
 | `pytorch/linear` | 2.0 (1.5 – 3.0) | 0.25 | 1.2 | 12,000 |  |  | 1,234 |  | 12% |
 A: a machine; product of matrices 100 GFLOP/s.
 models (the others: `pytorch/linear`) had the same weights and predictions
@@ -167,4 +167,4 @@ def test_the_lock_holds_every_direct_dependency():
 
 def test_times_have_two_digits_and_no_exponent():
     text = times.table([times.Row("m", 203.8, 61.0, 90.0, 7262.0, 6000.0)])
-    assert text.splitlines()[-1] == "| m | 200 | 1 min | 1.5 min | 120 min | 100 min |"
+    assert text.splitlines()[-1] == "| m | 200 | 61 s | 90 s | 120 min | 100 min |"

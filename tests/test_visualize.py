@@ -440,11 +440,12 @@ def note_process(path, draw):
     path.with_suffix(f".{os.getpid()}").write_text(str(os.getppid()))
 
 
-def test_as_many_processes_draw_as_threads_says_and_one_that_is_killed_is_said_in_a_line(
+def test_as_many_processes_draw_as_there_are_cores_and_one_that_is_killed_is_said_in_a_line(
     evaluated, run_stage, monkeypatch
 ):
     monkeypatch.setattr(style, "save", note_process)
-    run_stage("visualize", threads=1)
+    monkeypatch.setattr(visualize, "cpu_count", lambda: 1)
+    run_stage("visualize")
     notes = [path for path in (evaluated / "outputs/plots").rglob("*") if path.is_file()]
     assert len({path.suffix for path in notes}) == 1
     assert str(os.getpid()) not in {path.read_text() for path in notes}, "no copy of this process"

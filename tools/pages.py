@@ -79,10 +79,13 @@ def machines(rows: Iterable[Any]) -> str:
     return "; ".join(sorted({row.machine for row in rows}))
 
 
-def this_machine() -> str:
-    """This machine, such as 'AMD EPYC (family 25, model 1), avx2, 2 threads, Linux x86_64, Python 3.11'."""
-    threads = params.read("threads", params.Threads)
-    return _words(machine.processor(), threads, machine.system(), platform.python_version())
+def this_machine(part: str | None = None) -> str:
+    """This machine, such as 'AMD EPYC (family 25, model 1), avx2, 2 threads, Linux x86_64, Python 3.11'.
+
+    part: how much of it is used, such as '2 cores'; by default the threads of a stage.
+    """
+    part = part or count(params.read("threads", params.Threads), "thread")
+    return _words(machine.processor(), part, machine.system(), platform.python_version())
 
 
 def trained_on(timings: Iterable[results.Timings]) -> str:
@@ -95,8 +98,13 @@ def trained_on(timings: Iterable[results.Timings]) -> str:
 
 def described(timings: results.Timings) -> str:
     """The machine that a model was trained on."""
-    return _words(timings.processor, timings.threads, timings.system, timings.python)
+    return _words(timings.processor, count(timings.threads, "thread"), timings.system, timings.python)
 
 
-def _words(processor: str, threads: int, system: str, python: str) -> str:
-    return f"{processor}, {threads} threads, {system}, Python {python.rpartition('.')[0]}"
+def _words(processor: str, part: str, system: str, python: str) -> str:
+    return f"{processor}, {part}, {system}, Python {python.rpartition('.')[0]}"
+
+
+def count(number: int, thing: str) -> str:
+    """As '1 core' or '2 cores'."""
+    return f"{number} {thing}" + "s" * (number != 1)

@@ -33,7 +33,7 @@ from stages.pictures import style
 from tools import pages, projects
 
 TABLE, PICTURE, PAGE = Path("docs/scaling.csv"), Path("docs/scaling.png"), Path("docs/cluster.md")
-JOBS = (1, 2, 4, 8, 16, 32)
+JOBS = (1, 2, 4, 8, 16, 32, 64)
 COPIES = (1, 3, 10, 30, 100)
 
 
@@ -172,7 +172,7 @@ def page() -> str:
     return pages.fill(
         "cluster.md",
         machine=pages.machines(rows),
-        threads=one[0].cores // one[0].jobs,
+        stage=pages.count(one[0].cores // one[0].jobs, "core"),
         work=f"{one[0].work / 60:.0f}",
         chain=f"{one[0].chain / 60:.1f}",
         limit=f"{one[0].limit:.1f}",

@@ -17,7 +17,10 @@ from pathlib import Path
 from stages.common import environment
 
 if __name__ == "__main__":
-    environment.prepare()  # the product of matrices is measured with `threads`
+    environment.prepare()
+
+from joblib import cpu_count
+from threadpoolctl import threadpool_limits
 
 from stages.console import command
 from stages.console.errors import UserError
@@ -30,7 +33,7 @@ STEPS = {"install": ".venv/installed", "quick": "quick", "everything": "all", "t
 
 @dataclass(frozen=True)
 class Row:
-    """A line of docs/times.csv: wall-clock seconds of each of STEPS. matmul_gflops: see bench."""
+    """A line of docs/times.csv: the seconds of each of STEPS. matmul_gflops: of all cores, as in bench."""
 
     machine: str
     matmul_gflops: float
@@ -42,12 +45,13 @@ class Row:
 
 def main() -> None:
     command.no_arguments(__doc__)
-    rate = bench.matmul_gflops()
+    with threadpool_limits(cpu_count(), "blas"):
+        rate = bench.matmul_gflops()
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
         run("git", "clone", "--quiet", "--no-local", str(Path.cwd()), str(clone))
         found = {name: round(run("make", target, folder=clone), 1) for name, target in STEPS.items()}
-    row = Row(pages.this_machine(), round(rate, 1), **found)
+    row = Row(pages.this_machine(pages.count(cpu_count(), "core")), round(rate, 1), **found)
     others = [other for other in pages.read_rows(TABLE, Row) if other.machine != row.machine]
     pages.write_rows(TABLE, sorted([*others, row], key=lambda one: one.machine))
 
@@ -63,13 +67,18 @@ def run(*call: str, folder: Path = Path()) -> float:
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as README.md's table, in minutes, the fastest machine first."""
+    """The rows as README.md's table, the fastest machine first."""
     heads = ["machine", "GFLOP/s", "installing", "then `make quick`", "then `make`", "`make test`"]
     cells = []
     for row in sorted(rows, key=lambda row: row.everything):
-        minutes = (getattr(row, field.name) / 60 for field in fields(Row)[2:])
-        cells.append([row.machine, two_digits(row.matmul_gflops), *(f"{two_digits(m)} min" for m in minutes)])
+        seconds = (getattr(row, field.name) for field in fields(Row)[2:])
+        cells.append([row.machine, two_digits(row.matmul_gflops), *map(duration, seconds)])
     return pages.table(heads, cells)
+
+
+def duration(seconds: float) -> str:
+    """As 61 s or 12 min."""
+    return f"{two_digits(seconds)} s" if seconds < 100 else f"{two_digits(seconds / 60)} min"
 
 
 def two_digits(value: float) -> str:

@@ -124,18 +124,22 @@ def store(checksum: str, content: bytes) -> None:
 def compute(request: Request) -> Missing | Outcome:
     """Run a stage's command in its own folder. Raises UserError as `check` does."""
     from distributed import get_worker
+    from distributed.diskutils import WorkSpace
 
     check(request.versions)
     worker = get_worker()
     if lacking := missing(request.inputs.values()):
         return Missing(worker.address, lacking)
-    with tempfile.TemporaryDirectory(dir=FOLDER) as temporary:
-        folder = Path(temporary)
+    place = WorkSpace(str(FOLDER)).new_work_dir(prefix="stage-")  # it also removes what killed workers left
+    try:
+        folder = Path(place.dir_path)
         for path, checksum in request.inputs.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).hardlink_to(FOLDER / checksum)
         status = _run(request, folder, worker)
         return Outcome(status, {} if status else _files(folder, request.outputs))
+    finally:
+        place.release()
 
 
 def _run(request: Request, folder: Path, worker: Any) -> int:
