@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, load_params
 from test_pages import PROGRAM, SPEED
 from torchvision import datasets
 
@@ -43,7 +43,7 @@ def test_scikit_learns_programs_are_classifiers_as_they_come_and_learn(program, 
 
 @pytest.mark.slow
 def test_keras_program_learns(workspace):
-    epochs = list(keras.train(2, "8"))
+    epochs = list(keras.train(load_params()["threads"], "8"))
     assert len(epochs) == 8
     assert epochs[-1]["accuracy"] > 0.5
 

@@ -56,7 +56,7 @@ def test_the_page_of_tensorboard_has_the_losses_of_a_running_model(tmp_path):
     with watching(tmp_path, "tensorboard") as shown:
         address = re.search(r"http://\S+/", shown.stdout.readline())[0]
         counts: set[int] = set()
-        end = time.monotonic() + 90
+        end = time.monotonic() + 180
         while len(counts) < 3 and time.monotonic() < end:
             time.sleep(2)
             try:
