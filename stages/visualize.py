@@ -28,7 +28,7 @@ from stages.pictures import overall, single, style
 PLOTS = results.OUTPUTS / "plots"
 MISTAKES = 20
 PROCESSES = 4
-"""At most so many draw at once; each takes 200 MB."""
+"""At most so many draw at once; each takes 150 MB."""
 
 Job = tuple[str, partial[Figure]]
 """A picture to draw: its path in outputs/plots, and the function that draws it."""
