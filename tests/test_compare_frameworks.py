@@ -72,7 +72,7 @@ def test_twenty_steps_from_equal_weights_give_equal_losses_and_weights(name):
     job = SimpleNamespace(data=data, dataset=SimpleNamespace(classes=range(CLASSES), ground=0), seed=0)
     entry = {"architecture": "x", "pixel_range": [0, 1], "optimizer": "sgd", "momentum": 0.9}
     entry |= {"schedule": "constant", "learning_rate": 0.001, "batch_size": len(images), "epochs": 20}
-    train_tensorflow.keras.utils.set_random_seed(0)  # the order of the images decides what is rounded off
+    train_tensorflow.keras.utils.set_random_seed(0)  # some orders of the images round a ReLU to 0
     torch.manual_seed(0)
     losses, weights = [], []
     variants = [{"labels": "one_hot"}, {"labels": "one_hot" if smoothing else "integer"}]
@@ -90,14 +90,12 @@ def test_twenty_steps_from_equal_weights_give_equal_losses_and_weights(name):
     assert first[0] - first[-1] > 1e-3
     for found in others:
         np.testing.assert_allclose(found[:2], first[:2], rtol=1e-5)
-        # What is rounded off may turn a ReLU or a pool the other way: of 60 orders of the images two moved a
-        # loss by 0.06 % and a weight by 0.0011. A momentum of 0.899 instead of 0.9 moves a loss by 0.26 %.
-        np.testing.assert_allclose(found, first, rtol=1.5e-3)
+        np.testing.assert_allclose(found, first, rtol=3e-4)  # steps add up what each rounds off
     of_pytorch, expected, *others = weights
     of_pytorch = {k: array for k, array in of_pytorch.items() if not k.endswith(".variance")}  # of n - 1
     for arrays in (*others, expected | of_pytorch):
         for key, array in arrays.items():
-            np.testing.assert_allclose(array, expected[key], atol=3e-3)
+            np.testing.assert_allclose(array, expected[key], atol=1e-4)
 
 
 def test_what_cannot_be_compared_is_named(run_stage, trained):
