@@ -1,6 +1,7 @@
 """`make watch` shows a training while it goes on."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 from test_tracking import begin, environment, prepare, settle
@@ -20,21 +23,41 @@ from apps import watch
 @contextmanager
 def watching(project: Path, trackers: str) -> Iterator[subprocess.Popen]:
     """`apps.watch` beside a training that goes on and on."""
-    training = begin(prepare(project, epochs=100_000), trackers)
-    shown = subprocess.Popen(
-        [sys.executable, "-m", "apps.watch"],
-        cwd=project,
-        env=environment(project, ""),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    arguments = {"cwd": project, "env": environment(project, ""), "stdout": subprocess.PIPE, "text": True}
+    with (
+        going_on(project, trackers),
+        subprocess.Popen([sys.executable, "-m", "apps.watch"], **arguments) as shown,
+    ):
+        try:
+            yield shown
+        finally:
+            shown.terminate()
+
+
+@contextmanager
+def going_on(project: Path, trackers: str) -> Iterator[None]:
+    """A training during the block, which trackers follow."""
+    with begin(prepare(project, epochs=100_000), trackers) as training:
+        reader = Thread(target=training.stdout.read)  # it would wait for somebody who reads what it prints
+        reader.start()
+        try:
+            yield
+        finally:
+            training.terminate()
+            reader.join()
+            settle(project)
+
+
+@contextmanager
+def busy() -> Iterator[None]:
+    """As many processes that work as this machine has cores, as beside `make`."""
+    working = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count())]
     try:
-        yield shown
+        yield
     finally:
-        for process in (shown, training):
-            process.terminate()
-            process.communicate(timeout=30)
-        settle(project)
+        for process in working:
+            process.kill()
+            process.wait()
 
 
 def test_the_loss_of_a_running_model_moves_at_least_every_two_seconds(tmp_path):
@@ -68,6 +91,22 @@ def test_the_page_of_tensorboard_has_the_losses_of_a_running_model(tmp_path):
             except OSError:  # it has not started
                 continue
     assert len(counts) == 3, "it shows more steps every time"
+
+
+def shown_at(address: str) -> Any:
+    with urllib.request.urlopen(address) as answer:
+        return json.load(answer)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not installed("tensorboard"), reason="needs TensorBoard: `make tracking` installs it")
+def test_tensorboard_gets_the_steps_at_once_though_all_cores_are_busy(tmp_path):
+    with going_on(tmp_path, "tensorboard"), busy():
+        sizes, end = {0}, time.monotonic() + 30
+        while len(sizes) < 5 and time.monotonic() < end:
+            time.sleep(1)
+            sizes |= {path.stat().st_size for path in tmp_path.glob("tracking/tensorboard/*/*/*/events*")}
+    assert len(sizes) == 5
 
 
 def test_a_row_that_is_being_written_is_left_out(tmp_path, monkeypatch):

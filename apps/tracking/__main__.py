@@ -3,7 +3,7 @@
     python -m apps.tracking follow TRACKERS MODEL   # lines of a training on standard input
     python -m apps.tracking join TRACKERS KIND      # results of `evaluate` or another stage
 
-Each tracker gets its own process, at the lowest priority, which is killed if it hangs; this process takes a
+Each tracker gets its own process, at a low priority, which is killed if it hangs; this process takes a
 tenth of a second. Messages for the user go to standard error while the user may see it, and always to
 tracking/log.txt.
 """
@@ -72,8 +72,6 @@ def join(trackers: list[str], kind: str) -> None:
 
 def start(trackers: Iterable[str], *arguments: str) -> dict[str, subprocess.Popen]:
     """Start a process for each tracker, by name; their libraries print to the log."""
-    with suppress(OSError):  # if Linux schedules sessions, not processes: this session gets low priority
-        Path("/proc/self/autogroup").write_text("19")
     with (lines.folder() / "log.txt").open("ab") as log:
         return {
             tracker: subprocess.Popen(

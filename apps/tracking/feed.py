@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from importlib import import_module
 from itertools import cycle
 from pathlib import Path
@@ -26,6 +26,9 @@ ONLINE = {
 }
 """Whether a tracker that has a service sends to it at once. If not, it begins when the training has ended:
 there is hardly anything to look at before, and its imports would take time from the training."""
+NICE = {"tensorboard": 5}
+"""The priority of a tracker that is looked at while a model trains and takes hardly any time, as a niceness.
+The others have the lowest one, 19, with which they wait until a processor is free."""
 PROJECT = "image-classifiers"
 EVERY = 0.25
 """Seconds between two checks for new lines."""
@@ -200,11 +203,19 @@ def _join(tracker: str, runs: Sequence[lines.Run]) -> None:
         catch_up(tracker, runs, overtaken=lambda: newest.read_text() != this)
 
 
+def _give_way(niceness: int) -> None:
+    """Lower this process's priority."""
+    os.setpriority(os.PRIO_PROCESS, 0, niceness)
+    os.setsid()
+    with suppress(OSError):  # if Linux schedules sessions, not processes: that of this session, too
+        Path("/proc/self/autogroup").write_text(str(niceness))
+
+
 def _main() -> None:
-    os.setpriority(os.PRIO_PROCESS, 0, 19)
     said = os.dup(2)  # where the user may see it; what libraries print goes to the log, standard output
     os.dup2(1, 2)
     tracker, what, *arguments = sys.argv[1:]
+    _give_way(NICE.get(tracker, 19))
     try:
         with _wait_for_turn(tracker):
             if what == "follow":
