@@ -21,6 +21,7 @@ from test_trials import cluster, until
 
 from apps.scheduling import cluster as cluster_of_stages
 from apps.scheduling import worker
+from apps.scheduling.plan import Files
 from apps.scheduling.worker import FOLDER, SCHEDULER
 from stages.common import results
 from stages.console import machine
@@ -246,9 +247,36 @@ def test_an_input_that_has_changed_since_a_stage_began_is_not_sent(tmp_path, mon
         _sending=Lock(),
         _client=SimpleNamespace(run=lambda task, *what, workers: answers.get(task) or sent.append(what)),
     )
-    with pytest.raises(cluster_of_stages._Changed, match=r"params\.yaml has changed"):
+    with pytest.raises(cluster_of_stages._Refused, match=r"params\.yaml has changed"):
         cluster_of_stages._Service._send(service, worker.Missing("a worker", [then]), {"params.yaml": then})
     assert not sent
+
+
+def test_results_of_code_that_was_edited_meanwhile_are_refused(tmp_path, monkeypatch):
+    """Else DVC would record the new code beside the results of the old one."""
+    monkeypatch.chdir(tmp_path)
+    codes = iter(["old", "new"])
+    monkeypatch.setattr(worker, "versions", lambda: {"code": next(codes)})
+    future = SimpleNamespace(done=lambda: True, result=lambda: worker.Outcome(0, {}), cancel=lambda: None)
+    service = SimpleNamespace(
+        _needed={"train_it": Files((), ("it",))},
+        _topic="",
+        _lock=Lock(),
+        _shells={},
+        _client=SimpleNamespace(submit=lambda *_, **__: future),
+    )
+    with pytest.raises(cluster_of_stages._Refused, match="the code has changed since the stage began"):
+        cluster_of_stages._Service._compute(service, "train_it", "true", None)
+
+
+def test_a_worker_that_cannot_keep_inputs_is_one_line(workers, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name / FOLDER.parent).mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / FOLDER).touch()
+    run = pipeline(toy(tmp_path / "project", LONG))
+    assert run.returncode == 1
+    (line,) = run.stderr.splitlines()
+    assert line.startswith(f"error: a worker cannot keep inputs in {tmp_path}/")
 
 
 def end(server: subprocess.Popen) -> None:

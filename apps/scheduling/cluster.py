@@ -97,8 +97,8 @@ def _serve(told: Connection, others: Connection, address: str, needed: Mapping[s
     os._exit(0)
 
 
-class _Changed(Exception):
-    """An input is no longer what the stage was to be computed from."""
+class _Refused(Exception):
+    """A stage fails without its command's fault: its files have changed, or a worker cannot keep them."""
 
 
 class _Service:
@@ -107,7 +107,6 @@ class _Service:
         warnings.simplefilter("ignore")
         self._address, self._needed = address, needed
         self._client = connect(address)
-        self._versions = worker.versions()
         self._topic = uuid.uuid4().hex
         self._client.subscribe_topic(self._topic, self._print)
         self._shells: dict[str, Connection] = {}
@@ -140,7 +139,7 @@ class _Service:
 
     def _check(self) -> None:
         try:
-            self._client.run(worker.check, self._versions)
+            self._client.run(worker.check, worker.versions())
         except UserError:
             raise
         except Exception as error:  # this code is missing there, or much older
@@ -174,7 +173,7 @@ class _Service:
             Event().wait()  # until the pipeline ends, as the shell does
         except KilledWorker:
             status, told = 1, "each worker that computed this stage was killed; is there enough memory?"
-        except _Changed as error:
+        except _Refused as error:
             status, told = 1, f"error: {error}"
         except Exception as error:
             status, told = 1, f"{type(error).__name__}: {one_line(error)}"
@@ -193,7 +192,7 @@ class _Service:
             inputs=contents,
             outputs=self._needed[stage].outputs,
             topic=self._topic,
-            versions=self._versions,
+            versions=worker.versions(),
         )
         while True:
             key = f"{stage}-{uuid.uuid4().hex}"
@@ -213,19 +212,28 @@ class _Service:
                 with self._lock:
                     del self._shells[key]
             if isinstance(answer, worker.Outcome):
+                if worker.versions() != request.versions:  # DVC would record the new code
+                    raise _Refused("the code has changed since the stage began; the next run runs it again")
                 return answer
             self._send(answer, contents)
 
     def _send(self, asked: worker.Missing, contents: dict[str, str]) -> None:
         """Send a worker the inputs that it lacks; each once, even if several stages wait for it."""
         paths = {checksum: path for path, checksum in contents.items()}
-        with self._sending, suppress(OSError):  # if it is gone, another one computes the stage
-            there = {"workers": [asked.worker]}
-            for checksum in self._client.run(worker.missing, asked.checksums, **there)[asked.worker]:
+        there = {"workers": [asked.worker]}
+        with self._sending:
+            try:
+                lacking = self._client.run(worker.missing, asked.checksums, **there)[asked.worker]
+            except OSError:  # it is gone: another one computes the stage
+                return
+            for checksum in lacking:
                 content = Path(paths[checksum]).read_bytes()
                 if hashlib.sha256(content).hexdigest() != checksum:
-                    raise _Changed(f"{paths[checksum]} has changed since the stage began")
-                self._client.run(worker.store, checksum, content, **there)
+                    raise _Refused(f"{paths[checksum]} has changed since the stage began")
+                try:
+                    self._client.run(worker.store, checksum, content, **there)
+                except OSError:
+                    return
 
     def _put_into_place(self, stage: str, outcome: worker.Outcome) -> None:
         with tempfile.TemporaryDirectory(dir=Path(shell.SOCKET).parent) as temporary:

@@ -113,12 +113,20 @@ def missing(checksums: Iterable[str]) -> list[str]:
 
 
 def store(checksum: str, content: bytes) -> None:
-    """Keep an input. It is read-only because the folders of stages link to it."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=FOLDER, delete=False) as file:
-        file.write(content)
-    Path(file.name).chmod(0o444)
-    Path(file.name).replace(FOLDER / checksum)
+    """Keep an input. It is read-only because the folders of stages link to it.
+
+    Raises UserError if the disk does not take it, unlike the OSError of a connection that is lost.
+    """
+    try:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=FOLDER) as temporary:
+            file = Path(temporary, checksum)
+            file.write_bytes(content)
+            file.chmod(0o444)
+            file.replace(FOLDER / checksum)
+    except OSError as error:
+        place = (Path.cwd() / FOLDER).as_posix()
+        raise UserError(f"a worker cannot keep inputs in {place}: {error.strerror}") from None
 
 
 def compute(request: Request) -> Missing | Outcome:
