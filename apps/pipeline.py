@@ -42,6 +42,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     arguments = parse()
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # else a stage takes all memory of a GPU
     threads = params.read("threads", params.Threads)
     address = os.environ.get(SCHEDULER)
     try:

@@ -1,5 +1,6 @@
 """`python -m apps.pipeline`: graphs of small commands, run by the real DVC, and the real pipeline once."""
 
+import errno
 import os
 import pty
 import random
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,9 +17,10 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+import zc.lockfile
 from conftest import ROOT, command, dvc, edit_params, git, ran, timed
 
-from apps.scheduling import costs
+from apps.scheduling import costs, job, plan
 from stages.common import results
 from tools import reproduce
 
@@ -281,6 +284,74 @@ def test_at_a_terminal_it_shows_what_runs_and_how_much_is_left(toy):
     assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l") >= 0, "the cursor comes back"
 
 
+def test_a_low_terminal_still_shows_how_much_is_left(toy):
+    project = toy({f"nap_{i}": ("sleep 1", []) for i in range(3)})
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(ours, (2, 80))
+    running = start(project, "--jobs", "3", stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):
+        while more := os.read(ours, 2**16):
+            shown += more
+    os.close(ours)
+    assert running.wait(10) == 0
+    assert "0 of 3 done, 3 running" in shown.decode()
+
+
+def test_an_interrupted_pipeline_lets_other_sessions_live(toy):
+    """The processes that feed trackers: they record how the training ended."""
+    project = toy({"nap": ("setsid sh -c 'sleep 3; touch told' & sleep 600", [])})
+    running = start(project)
+    until(lambda: sum(process.name() == "sleep" for process in commands_of(project)) == 2)
+    running.send_signal(signal.SIGINT)
+    assert "interrupted" in running.communicate(timeout=30)[0]
+    assert not (project / "told").exists()
+    until((project / "told").exists, seconds=10)
+
+
+@pytest.mark.slow
+def test_an_interrupted_pipeline_ends_though_another_dvc_holds_the_lock(toy):
+    project = toy({"nap": ("sleep 1", []), "last": ("true", ["nap"])})
+    running = start(project)
+    until(lambda: "sleep" in [process.name() for process in commands_of(project)])
+    held = zc.lockfile.LockFile(str(project / ".dvc/tmp/lock"))
+    try:
+        until(lambda: "sleep" not in [process.name() for process in commands_of(project)])
+        running.send_signal(signal.SIGINT)
+        assert "interrupted" in running.communicate(timeout=30)[0]
+        assert not commands_of(project)
+    finally:
+        held.close()
+
+
+def test_if_nothing_succeeds_in_a_new_project_the_reasons_are_told(toy):
+    run = pipeline(toy({"bad": ("echo because; exit 3", []), "worse": ("false", [])}), "--jobs", "1")
+    assert run.returncode == 1
+    assert "2 of 2 stages failed" in run.stderr and "because" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_full_disk_while_the_plan_is_made_is_told():
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "here")
+
+    with pytest.raises(OSError, match="No space left on device: 'here'"):
+        job.apart(full)
+
+
+def test_the_memory_of_a_container_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "CONTAINER", tmp_path)
+    free = plan.free_mebibytes()
+    assert free > 500, "there is no limit"
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text(f"{300 * 2**20}\n")
+    (tmp_path / "memory.stat").write_text(f"anon 5\ninactive_file {50 * 2**20}\n")
+    assert plan.free_mebibytes() == pytest.approx(free, rel=0.2)
+    (tmp_path / "memory.max").write_text(f"{400 * 2**20}\n")
+    assert plan.free_mebibytes() == 150
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -299,6 +370,7 @@ SPEED = """\
 model,training_seconds,prediction_seconds,start_seconds,peak_mebibytes
 pytorch/linear,1,0.25,2,800
 pytorch/other,7,0.25,3,900
+pytorch/other,9,0.25,5,950
 scratch/other,30,1,1,100
 """
 
@@ -309,12 +381,12 @@ def test_costs_are_those_of_the_last_run_or_else_what_the_bench_measured(trained
     monkeypatch.setattr(costs, "SPEED", trained / "speed.csv")
     expected = costs.Costs()
     stages = ["train_pytorch@linear", "train_sklearn@knn_3", "train_pytorch@other", "evaluate"]
-    assert [expected.seconds(name) for name in stages] == pytest.approx([2.6, 4.6, 10.25, 9.25])
+    assert [expected.seconds(name) for name in stages] == pytest.approx([2.6, 5.1, 12.25, 10.75])
     own = expected.mebibytes("train_pytorch@linear") - 800
     assert own == pytest.approx(psutil.Process().memory_info().rss / 2**20, rel=0.2), (
         "DVC's, beside the stage"
     )
-    assert [expected.mebibytes(name) - own for name in stages] == [800, 900, 900, 900]
+    assert [expected.mebibytes(name) - own for name in stages] == [800, 950, 950, 950]
 
 
 @pytest.mark.slow

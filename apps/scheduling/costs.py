@@ -15,18 +15,21 @@ SPEED = Path(__file__).parents[2] / "docs/speed.csv"
 class Costs:
     """Seconds of a model's last run here, else those that `make bench` measured; memory as measured.
 
-    A stage that was not measured is expected to take the median of the others' seconds and the maximum of
-    their memory.
+    Of several machines, the median of the seconds and the maximum of the memory count; for a stage that was
+    not measured, those of all models.
     """
 
     def __init__(self) -> None:
         with SPEED.open(encoding="utf-8", newline="") as file:
-            self._rows = {row["model"]: row for row in csv.DictReader(file)}
+            self._rows = list(csv.DictReader(file))
         self.own_mebibytes = psutil.Process().memory_info().rss / 2**20  # of DVC, which runs beside the stage
+
+    def _measured(self, model: str) -> list[dict[str, str]]:
+        return [row for row in self._rows if row["model"] == model] or self._rows
 
     def seconds(self, stage: str) -> float:
         model = _model(stage)
-        measured = [self._rows[model]] if model in self._rows else self._rows.values()
+        measured = self._measured(model)
         start = statistics.median(float(row["start_seconds"]) for row in measured)
         if "/" in model:
             try:
@@ -40,8 +43,7 @@ class Costs:
         )
 
     def mebibytes(self, stage: str) -> float:
-        model = _model(stage)
-        measured = [self._rows[model]] if model in self._rows else self._rows.values()
+        measured = self._measured(_model(stage))
         return self.own_mebibytes + max(float(row["peak_mebibytes"]) for row in measured)
 
 

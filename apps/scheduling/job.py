@@ -96,7 +96,7 @@ def warm_up() -> None:
 
 
 def apart(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function in a process of its own and return its result, or raise its UserError.
+    """Call a function in a process of its own and return its result, or raise its UserError or OSError.
 
     DVC leaves threads behind, which a process that forks must not have.
     """
@@ -110,7 +110,7 @@ def apart(function: Callable[..., T], *arguments: Any) -> T:
         sys.exit(1)  # it has printed why
     finally:
         process.join()
-    if isinstance(answer, UserError):
+    if isinstance(answer, UserError | OSError):
         raise answer
     return answer
 
@@ -119,7 +119,7 @@ def _answer(sending: Connection, function: Callable[..., T], arguments: tuple[An
     os.setpgrp()  # so that Ctrl-C does not end it while it writes dvc.lock
     try:
         sending.send(function(*arguments))
-    except UserError as error:
+    except (UserError, OSError) as error:
         sending.send(error)
 
 
@@ -131,16 +131,40 @@ def _reproduce(stage: str, output: int, lifeline: Lifeline, shell: str | None) -
     if shell:
         os.environ["SHELL"] = shell
     dvc.lock.DEFAULT_TIMEOUT = ASKING
+    dvc.lock.Lock._do_lock = _locking(dvc.lock.Lock._do_lock)
     logging.getLogger("dvc").setLevel(logging.WARNING)
     sys.exit(dvc.cli.main(["--wait-for-lock", "repro", "--single-item", stage]))
 
 
+_cut: float | None = None
+"""In a job: when the lifeline was cut, by time.monotonic."""
+
+
+def _locking(attempt: Callable[[Any], None]) -> Callable[[Any], None]:
+    """DVC's attempt to get its lock, which ends a cut job if another DVC holds the lock for long."""
+
+    def attempted(lock: Any) -> None:
+        try:
+            attempt(lock)
+        except dvc.lock.LockError:
+            if _cut and time.monotonic() > _cut + PATIENCE:
+                sys.exit(1)
+            raise
+
+    return attempted
+
+
 def _end_when_cut(watched: int) -> None:
-    """End the stage's command, but let DVC end itself, so that it records a stage whose command is done."""
+    """End the stage's command, but let DVC end itself, so that it records a stage whose command is done.
+
+    The processes that feed trackers, in sessions of their own, go on: they record how the training ended.
+    """
+    global _cut
     os.read(watched, 1)
-    begun = time.monotonic()
+    _cut = time.monotonic()
     while True:
         for process in psutil.Process().children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                process.terminate() if time.monotonic() < begun + PATIENCE else process.kill()
+            with suppress(psutil.NoSuchProcess, ProcessLookupError):
+                if os.getsid(process.pid) == os.getsid(0):
+                    process.terminate() if time.monotonic() < _cut + PATIENCE else process.kill()
         time.sleep(0.1)

@@ -43,7 +43,8 @@ class Overview:
         left = self._schedule.seconds_left({name: job.seconds for name, job in jobs.items()})
         waiting = len(self._schedule.waiting)
         summary = f"{self._done} of {self._schedule.total} done, {len(jobs)} running, {waiting} waiting"
-        self._live.update(Group(table, Text(f"{summary}, about {duration(left)} left", "bold")), refresh=True)
+        summary = Text(f"{summary}, about {duration(left)} left", "bold")
+        self._live.update(Group(summary, table), refresh=True)  # a low terminal shows only the first lines
 
     def ended(self, name: str, job: Job, succeeded: bool) -> None:
         """Print a line about a stage that has ended."""

@@ -1,11 +1,13 @@
 """The stages that have to run, as DVC determines them."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 from dvc.exceptions import DvcException
+from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from dvc.utils.serialize import modify_yaml
@@ -13,6 +15,9 @@ from dvc.utils.serialize import modify_yaml
 from apps.scheduling.schedule import Stage
 from stages.common import params
 from stages.console.errors import UserError, one_line
+
+CONTAINER = Path("/sys/fs/cgroup")
+"""Where a container sees its limits."""
 
 
 @dataclass(frozen=True)
@@ -81,19 +86,30 @@ def look(targets: list[str], elsewhere: Callable[[str], bool]) -> Plan | None:
         found[name] = Files(tuple(inputs), tuple(out.def_path for out in stage.outs))
         if stage.name not in files[stage.path].lockfile_contents.get("stages", {}):
             new.setdefault(str(Path(stage.path).with_suffix(".lock")), []).append(stage.name)
-    return Plan(stages, new, cpu_count(), psutil.virtual_memory().available / 2**20, found)
+    return Plan(stages, new, cpu_count(), free_mebibytes(), found)
+
+
+def free_mebibytes() -> float:
+    """The free memory of this machine or, if that is less, of the container in which this process runs."""
+    free = psutil.virtual_memory().available
+    try:
+        limit, used = (int((CONTAINER / f"memory.{name}").read_text()) for name in ("max", "current"))
+        stat = dict(line.split() for line in (CONTAINER / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # there is no limit
+        return free / 2**20
+    return max(0, min(free, limit - used + int(stat["inactive_file"]))) / 2**20  # the system gives that back
 
 
 def put_in_order(new: dict[str, list[str]]) -> None:
     """Put the new entries of DVC's lock files into the order of `dvc repro`.
 
-    DVC appends them in the order in which the stages end.
+    DVC appends them in the order in which the stages end. If another DVC holds the lock, they stay like that.
     """
     repo = Repo()
-    with lock_repo(repo):
+    with suppress(LockError), lock_repo(repo):
         for path, names in new.items():
             with modify_yaml(path) as content:
-                entries = content["stages"]
+                entries = content.get("stages", {})
                 for name in names:
                     if name in entries:
                         entries[name] = entries.pop(name)
