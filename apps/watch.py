@@ -18,6 +18,8 @@ from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 
+import psutil
+
 from apps.tracking import lines
 from stages.common import results
 from stages.console import command
@@ -28,6 +30,8 @@ PORT = 6006
 """TensorBoard's port, or the next free one."""
 RECENT = 100
 """The number of steps over which the shown loss is averaged."""
+STAGE = "stages.train_"
+"""What the modules of training stages begin with; the framework follows."""
 
 
 def main() -> None:
@@ -72,8 +76,21 @@ def free_port() -> int:
 
 def overview() -> str:
     """A line for each model that is training at the moment."""
-    found = sorted((results.OUTPUTS / "models").glob("*/*.partial"))
+    now = training()
+    found = sorted((results.OUTPUTS / "models").glob("*/*.partial"))  # a killed training leaves one, too
+    found = [path for path in found if (path.parent.name, path.stem) in now]
     return "\n".join(map(state, found)) or "no model is training"
+
+
+def training() -> set[tuple[str, str]]:
+    """The models, as (framework, name), that processes on this machine train."""
+    found = set()
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        for option, module, name in zip(words, words[1:], words[2:], strict=False):
+            if option == "-m" and module.startswith(STAGE):
+                found.add((module.removeprefix(STAGE), name))
+    return found
 
 
 def state(folder: Path) -> str:

@@ -1,12 +1,16 @@
 """Finished results get into every tracker without training, each thing once."""
 
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import command, read_csv
 from test_tracking import of_kind, settle
 from tracked import TRACKERS, Found, installed, read
+
+from apps.tracking import finished, lines
 
 pytestmark = pytest.mark.xdist_group("track")  # the trackers are fed once
 NAME = "scratch/mlp_relu"
@@ -63,6 +67,54 @@ def test_what_is_there_is_not_sent_again(project, tracker):
 
 def kept(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def own(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project, in which the test runs, without anything tracked."""
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(project, tmp_path, symlinks=True, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "tracking", ignore_errors=True)
+    return tmp_path
+
+
+def test_scores_of_an_earlier_training_are_left_out(own):
+    (run,) = finished.collect([NAME])
+    assert "scores" in [line.get("name") for line in run.lines()]
+    predictions, timings = (own / f"outputs/{folder}/{NAME}" for folder in ("predictions", "timings"))
+    probabilities = np.load(f"{predictions}.npy")
+    Path(f"{predictions}.npy").unlink()  # a link into DVC's cache
+    np.save(f"{predictions}.npy", probabilities[::-1])
+    content = json.loads(Path(f"{timings}.json").read_text())
+    Path(f"{timings}.json").unlink()
+    Path(f"{timings}.json").write_text(json.dumps(content | {"training_seconds": 12.5}))
+    (later,) = finished.collect([NAME])
+    assert later.id != run.id
+    assert {line["event"] for line in later.lines()} == {
+        "begin",
+        "steps",
+        "epoch",
+        "summary",
+        "artifact",
+        "end",
+    }
+    assert "scores" not in [line.get("name") for line in later.lines()]
+
+
+def test_a_trial_that_a_tracker_did_not_get_is_sent_later(own):
+    if not installed("tensorboard"):
+        pytest.skip("tensorboard is not installed: `make tracking` installs it")
+    run = lines.Run("scratch/a_trial", "0123456789abcdef")
+    run.append("begin", parameters={}, about={"group": "a study"}, trackers=["tensorboard"])
+    run.append("epoch", values={"epoch": 1, "train_loss": 0.5})
+    assert lines.promised("tensorboard") == [], "it still trains"
+    run.append("end", state="finished")
+    assert lines.promised("tensorboard") == [run] and lines.promised("mlflow") == []
+    models = len(finished.names())
+    assert f"tensorboard: {models + 1} of {models + 1} runs sent" in track(own, "tensorboard")
+    assert read("tensorboard", own / "tracking", run.id).metrics == {"train_loss": {1: 0.5}}
+    assert "tensorboard: 0 of" in track(own, "tensorboard")
 
 
 @pytest.mark.parametrize("tracker", ["tensorboard", "mlflow"])  # writes a run anew; goes on with it

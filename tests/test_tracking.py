@@ -27,7 +27,7 @@ from conftest import (
 )
 from tracked import TRACKERS, Found, installed, read
 
-from apps.tracking import lines
+from apps.tracking import lines, training
 from stages.console import tracking
 from tools import reproduce
 
@@ -191,6 +191,13 @@ def test_results_are_the_same_bytes_with_trackers_and_without(plain, tracked):
 
 def test_nothing_is_left_in_the_home_directory(tracked):
     assert list((tracked / "home").rglob("*")) == []
+
+
+def test_without_git_a_run_has_no_commit(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    about = training.about()
+    assert about["git_commit"] is None and about["processor"]
 
 
 SEARCH = f"apps.tune {NAME} --trials 2 --jobs 1"

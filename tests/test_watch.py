@@ -83,11 +83,10 @@ def test_the_page_of_tensorboard_has_the_losses_of_a_running_model(tmp_path):
         while len(counts) < 3 and time.monotonic() < end:
             time.sleep(2)
             try:
-                runs = json.load(urllib.request.urlopen(f"{address}data/plugin/scalars/tags"))
+                runs = shown_at(f"{address}data/plugin/scalars/tags")
                 for run in (name for name, tags in runs.items() if "step_loss" in tags):
                     query = f"{address}data/plugin/scalars/scalars?run={run}&tag=step_loss"
-                    last = json.load(urllib.request.urlopen(query))[-1]
-                    counts.add(last[1])
+                    counts.add(shown_at(query)[-1][1])
             except OSError:  # it has not started
                 continue
     assert len(counts) == 3, "it shows more steps every time"
@@ -114,6 +113,8 @@ def test_a_row_that_is_being_written_is_left_out(tmp_path, monkeypatch):
     assert watch.overview() == "no model is training"
     folder = tmp_path / "outputs/models/pytorch/cnn.partial"
     folder.mkdir(parents=True)
+    assert watch.overview() == "no model is training", "a training that was killed left it"
+    monkeypatch.setattr(watch, "training", lambda: {("pytorch", "cnn")})
     assert watch.overview().split() == ["pytorch/cnn", "is", "training"]
     (folder / "losses.csv").write_text("step,loss\n1,3.0\n2,1.0\n3,0.")
     (folder / "history.csv").write_text("epoch,validation_accuracy\n1,0.5\n")

@@ -43,7 +43,7 @@ def follow(trackers: list[str], name: str) -> None:
     """Store the lines of a training and let the trackers read them. name: of the model."""
     run = lines.Run(name, uuid.uuid4().hex)
     told = (line for text in sys.stdin.buffer if (line := lines.parse(text)))  # the last may be cut off
-    run.append(**next(told), about=training.about())
+    run.append(**next(told), about=training.about(), trackers=trackers)
     feeding = start(trackers, "follow", name, run.id, str(os.getpid()))
     end = {"state": "failed"}  # of a training that is killed
     for line in told:

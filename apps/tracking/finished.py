@@ -2,14 +2,18 @@
 
 import csv
 import hashlib
+import math
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from apps.tracking import lines
 from apps.tracking.training import about, fingerprint, of_training
 from stages.common import results
+from stages.evaluation import scores
 
 TABLES, PLOTS, ONNX = (results.OUTPUTS / name for name in ("tables", "plots", "onnx"))
 KINDS = ("scores", "pictures", "models")
@@ -68,8 +72,13 @@ def _run_of(name: str) -> lines.Run:
 
 
 def _after(name: str, kinds: Iterable[str]) -> Iterator[lines.Line]:
-    """The lines about a model's results of `evaluate`, `visualize` and `export`."""
-    if "scores" in kinds and (TABLES / "summary.csv").exists():
+    """The lines about a model's results of `evaluate`, `visualize` and `export`.
+
+    None if the scores are of an earlier training, because these stages have not run since.
+    """
+    if not _scores_are_of(name):
+        return
+    if "scores" in kinds:
         for row in _rows(TABLES / "summary.csv"):
             if row.pop("model") == name:
                 values = {_score(key): _value(cell) for key, cell in row.items() if cell}
@@ -87,6 +96,18 @@ def _after(name: str, kinds: Iterable[str]) -> Iterator[lines.Line]:
             yield {"event": "picture", "name": kind, "path": lines.keep(path, _digest(path))}
     if "models" in kinds and (path := ONNX / f"{name}.onnx").exists():
         yield {"event": "artifact", "name": "onnx", "path": lines.keep(path, _digest(path))}
+
+
+def _scores_are_of(name: str) -> bool:
+    """Whether summary.csv has the model's row, with the log loss that its predictions give."""
+    labels = Path("data/test_labels.npy")
+    if not (TABLES / "summary.csv").exists():
+        return False
+    losses = [float(row["log_loss"]) for row in _rows(TABLES / "summary.csv") if row["model"] == name]
+    if not losses or not labels.exists():
+        return bool(losses)
+    probabilities = np.load(results.predictions(*name.split("/")))
+    return math.isclose(scores.log_loss(np.load(labels), probabilities), losses[0], abs_tol=1e-5)
 
 
 def _score(key: str) -> str:

@@ -4,7 +4,7 @@ A line is a JSON object: the run's id as `run`, the seconds since 1970 as `time`
 
 | event | content |
 | --- | --- |
-| begin | parameters: nested. about: commit, experiment, machine, versions |
+| begin | parameters: nested. about: commit, experiment, machine, versions. trackers: that follow it |
 | steps | losses of the steps after the first `done` |
 | epoch | values: a row of history.csv |
 | summary | name, values: figures and texts by name |
@@ -64,6 +64,22 @@ class Run:
             if line["run"] == self.id and line["event"] == "fed" and line["tracker"] == tracker
         ]
         return counts[-1] if counts else 0
+
+
+def promised(tracker: str) -> list[Run]:
+    """The runs that have ended and that this tracker was to follow, also those of trials."""
+    found = []
+    runs = folder() / "runs"
+    for path in sorted(runs.rglob("*.jsonl")):
+        name = path.relative_to(runs).with_suffix("").as_posix()
+        told = read(name)
+        ended = {line["run"] for line in told if line["event"] == "end"}
+        found += [
+            Run(name, line["run"])
+            for line in told
+            if line["run"] in ended and tracker in line.get("trackers", ())
+        ]
+    return found
 
 
 def lock(purpose: str, timeout: float = -1) -> AbstractContextManager[Any]:

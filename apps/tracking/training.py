@@ -16,10 +16,14 @@ from stages.console import machine, tracking
 def about() -> dict[str, Any]:
     """The code and the machine of a run."""
     here = lines.folder().parent  # a trial trains in a folder elsewhere
-    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True)
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True)
+        commit = found.stdout.strip() or None
+    except OSError:  # Git is not installed
+        commit = None
     return {
-        "git_commit": found.stdout.strip() or None,
-        "dvc_revision": os.environ.get("DVC_EXP_BASELINE_REV") or found.stdout.strip() or None,
+        "git_commit": commit,
+        "dvc_revision": os.environ.get("DVC_EXP_BASELINE_REV") or commit,
         "dvc_version": version("dvc"),
         "experiment": os.environ.get("DVC_EXP_NAME"),
         "group": os.environ.get(tracking.GROUP) or None,
