@@ -17,6 +17,7 @@ import argparse
 import csv
 import io
 import json
+import shutil
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -238,7 +239,7 @@ class Search:
 
     def bars(self, values: dict[str, Any], earlier: list[Row]) -> dict[int, float]:
         """By epoch, the accuracy below which a trial of these values ends; none for the last epoch."""
-        epochs = values.get("epochs") or self.entry.get("epochs", 0)
+        epochs = int(values.get("epochs") or self.entry.get("epochs", 0))  # params.yaml may say 3.0
         curves = [row.accuracies for row in earlier if row.state == COMPLETE]
         found = {}
         for epoch in range(1, epochs):
@@ -349,10 +350,14 @@ def distribution(optuna: Any, choice: Range | tuple[Any, ...]) -> Any:
 
 
 def decoded(choice: Range | tuple[Any, ...], value: Any) -> Any:
-    """Optuna's value as params.yaml has it: numbers other than integers have three significant digits."""
+    """Optuna's value as params.yaml has it: numbers without a step have three significant digits."""
     if isinstance(choice, tuple):
         return choice[value]
-    return value if choice.whole else min(max(float(f"{value:.3g}"), choice.low), choice.high)
+    if choice.whole:
+        return value
+    if choice.step is not None:  # no other number: Optuna would not know the trial again
+        return float(f"{value:.12g}")
+    return min(max(float(f"{value:.3g}"), choice.low), choice.high)
 
 
 def as_trial(optuna: Any, row: Row, space: Space, distributions: dict[str, Any]) -> Any:
@@ -435,8 +440,8 @@ def report(search: Search, rows: list[Row], apply: bool) -> None:
     for key, value in changes.items():
         full = search.key(key, winner.values)
         print(f"  {full}: {json.dumps(now.values[key])} → {json.dumps(value)}")
-        if apply:
-            write(full, value)
+    if apply:
+        write({search.key(key, winner.values): value for key, value in changes.items()})
     if any(key.startswith("layers[") for key in changes) and (others := search.others()):
         print(f"  these models have the same architecture and will be trained again: {', '.join(others)}")
     if apply:
@@ -446,13 +451,37 @@ def report(search: Search, rows: list[Row], apply: bool) -> None:
     print(f"trials and pictures: {search.folder}")
 
 
-def write(key: str, value: Any) -> None:
-    """Change one value in params.yaml or architectures.yaml as DVC does, leaving the other lines alone."""
+def write(changes: dict[str, Any]) -> None:
+    """Change values in params.yaml and architectures.yaml as DVC does, leaving the other lines alone.
+
+    Each file is replaced in one step. Raises UserError if more than these values would change.
+    """
     from dvc.utils.serialize import modify_yaml
 
-    path, _, rest = key.rpartition(":")
-    with modify_yaml(path or str(params.PATH)) as content:
-        trials.put(content, rest, value, path or str(params.PATH))
+    files_of: dict[str, dict[str, Any]] = {}
+    for key, value in changes.items():
+        path, _, rest = key.rpartition(":")
+        files_of.setdefault(path or str(params.PATH), {})[rest] = value
+    partials = {path: Path(path).resolve().with_suffix(".partial.yaml") for path in files_of}
+    try:
+        for path, values in files_of.items():
+            wanted = json.loads(_plain(params.content(Path(path))))  # of which nothing is shared
+            shutil.copy2(path, partials[path])
+            with modify_yaml(str(partials[path])) as content:
+                for key, value in values.items():
+                    trials.put(wanted, key, value, path)
+                    trials.put(content, key, value, path)
+            if _plain(params.parse(partials[path].read_text(encoding="utf-8"))) != _plain(wanted):
+                raise UserError(f"{path}: & and * let other models share these values: write them out")
+        for path, partial in partials.items():
+            partial.replace(Path(path).resolve())
+    finally:
+        for partial in partials.values():
+            partial.unlink(missing_ok=True)
+
+
+def _plain(content: dict[str, Any]) -> str:
+    return json.dumps(content, default=str)
 
 
 if __name__ == "__main__":

@@ -124,12 +124,39 @@ def test_what_won_is_written_as_one_changed_line(workspace, key, value, name):
     for path in ("params.yaml", "architectures.yaml"):
         shutil.copy(ROOT / path, path)
     before = Path(name).read_text().splitlines()
-    tune.write(key, value)
+    tune.write({key: value})
     after = Path(name).read_text().splitlines()
     changed = [line for line in difflib.ndiff(before, after) if line[0] in "+-"]
     assert len(changed) == 2, changed
     params.content.cache_clear()
     assert trials.get(params.content(Path(name)), key.rpartition(":")[2]) == value
+
+
+def test_values_that_other_models_share_are_not_written(workspace):
+    text = "pytorch:\n  one: &same\n    learning_rate: 0.1\n  two: *same\n"
+    Path("params.yaml").write_text(text)
+    params.content.cache_clear()
+    with pytest.raises(UserError, match=r"params\.yaml: & and \* let other models share these values"):
+        tune.write({"pytorch.one.learning_rate": 0.2})
+    assert Path("params.yaml").read_text() == text
+    assert not list(Path().glob("*.partial.yaml"))
+
+
+def test_if_a_value_cannot_be_written_none_is(workspace):
+    before = Path("params.yaml").read_bytes()
+    with pytest.raises(UserError, match=r"scratch\.no_such\.epochs is missing"):
+        tune.write({"scratch.mlp_relu.epochs": 9, "scratch.no_such.epochs": 9})
+    assert Path("params.yaml").read_bytes() == before
+    assert not list(Path().glob("*.partial.yaml"))
+
+
+def test_a_value_of_a_range_with_steps_is_one_that_the_search_knows_again():
+    optuna = pytest.importorskip("optuna")
+    choice = tune.Range(low=0, high=1, step=0.0625)
+    known = tune.distribution(optuna, choice)
+    value = tune.decoded(choice, 0.1875)
+    assert value == 0.1875
+    assert tune.as_trial(optuna, row(0, 0.9, rate=value), {"rate": choice}, {"rate": known}) is not None
 
 
 def test_apply_writes_the_winner_and_the_search_says_what_it_changed(workspace, monkeypatch, capsys):
