@@ -10,6 +10,12 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PIP_PREFIX
 # DVC asks for both, and the user of a container may have neither
 export HOME ?= $(CURDIR)/.dvc/tmp
+# Where the home cannot be written, uv and the download need another place for what they keep
+ifeq ($(origin HOME),environment)
+ifneq ($(shell cache="$${XDG_CACHE_HOME:-$$HOME/.cache}"; mkdir -p "$$cache" 2> /dev/null && test -w "$$cache" && echo kept),kept)
+export XDG_CACHE_HOME := $(CURDIR)/.dvc/tmp/cache
+endif
+endif
 export USER ?= $(shell id -un 2> /dev/null || id -u)
 
 # `make quick` trains these; one or two a framework, each a few seconds, two pairs of one architecture.
@@ -36,7 +42,9 @@ quick: .venv/installed .history
 
 # Git says what to do if the folder is somebody else's; of an archive instead of a clone DVC has to know that it is one.
 .history: .venv/installed
-	@if test -e .git; then git rev-parse; else .venv/bin/python -m dvc config --local core.no_scm true; fi
+	@if ! test -e .git; then .venv/bin/python -m dvc config --local core.no_scm true; \
+	else git rev-parse && { ! grep -qs no_scm .dvc/config.local || \
+		.venv/bin/python -m dvc config --local --unset core.no_scm; }; fi
 
 # Lists what `make` can do.
 help:
@@ -121,11 +129,12 @@ tuning: .venv/tuning
 reproduce: .venv/installed
 	.venv/bin/python -m tools.reproduce
 
-# Compiles the locks: every package, for every system and Python. The optional files may be installed in any
-# combination, so they are compiled together first, and each of them keeps to what came out.
+# The optional files may be installed in any combination, so they are compiled together first, and each of them
+# keeps to what came out.
 OPTIONAL := $(wildcard requirements-*.in)
 COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
 	--custom-compile-command "make lock"
+# Compiles the locks of all packages, for every system and Python, after an edit of requirements*.in.
 lock: .venv/installed
 	$(COMPILE) --generate-hashes requirements.in --output-file requirements.txt
 	$(COMPILE) $(OPTIONAL) --constraints requirements.txt --output-file .venv/together.txt
@@ -143,7 +152,8 @@ clean:
 UNPACKING := TMPDIR="$$PWD/.dvc/tmp"
 UV_INSTALL := $(UNPACKING) UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-}}" \
 	.venv/bin/uv pip install --python .venv/bin/python --compile-bytecode
-PIP_INSTALL := $(UNPACKING) .venv/bin/python -m pip install --no-user --target= --disable-pip-version-check
+PIP_INSTALL := $(UNPACKING) .venv/bin/python -m pip install --no-user --target= --root=/ --prefix="$$PWD/.venv" \
+	--disable-pip-version-check
 .venv/installed: requirements.txt
 	@test ! -L .venv || { echo 'error: .venv is a link, and what it leads to would be emptied: remove it'; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \

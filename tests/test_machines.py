@@ -1,6 +1,7 @@
 """`make` and the scripts on odd machines: foreign settings, users without a name, strange folders."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,8 +10,10 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, clone, edit_params
+from conftest import ROOT, clone, edit_params, load_params
 from filelock import FileLock
+
+from apps import trials
 
 ODD = "d'été, über $HOME"
 """A folder's name with an apostrophe, spaces, accents and a dollar."""
@@ -75,11 +78,15 @@ def make(
 
 
 def installed(folder: Path) -> str:
-    """Where the folder's own environment finds the small package, and whether uv installed it."""
-    code = "import filelock; print(filelock.__file__)"
+    """Where the folder's own environment finds the small package, which uv must have installed."""
+    code = (
+        "import filelock, importlib.metadata as m; print(filelock.__file__); "
+        "print(m.distribution('filelock').read_text('INSTALLER').strip())"
+    )
     run = subprocess.run([".venv/bin/python", "-Ic", code], cwd=folder, capture_output=True, text=True)
-    assert (folder / ".venv/bin/uv").exists()
-    return run.stdout.strip() or run.stderr
+    where, installer = run.stdout.splitlines() or ["", run.stderr]
+    assert installer == "uv"
+    return where
 
 
 NAMELESS = "exec unshare --user --map-user=4321 --map-group=4321"
@@ -90,16 +97,21 @@ may_be_nameless = pytest.mark.skipif(
     else True,
     reason="no user namespaces here",
 )
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do that")
+may_mount = pytest.mark.skipif(
+    subprocess.run(["unshare", "--mount", "true"], stderr=subprocess.DEVNULL).returncode != 0
+    if shutil.which("unshare")
+    else True,
+    reason="only root, and not in every container, may mount",
+)
 
 
-def test_pip_installs_into_the_environment_whatever_its_settings_say(checkout, offline, tmp_path):
-    (tmp_path / "pip.conf").write_text(f"[install]\nuser = true\n[global]\ntarget = {tmp_path}/elsewhere\n")
-    settings = {
-        "PIP_CONFIG_FILE": f"{tmp_path}/pip.conf",
-        "PIP_USER": "1",
-        "PIP_PREFIX": f"{tmp_path}/prefix",
-    }
+@pytest.mark.parametrize("places", ["target", "prefix", "root"])
+def test_pip_installs_into_the_environment_whatever_its_settings_say(checkout, offline, tmp_path, places):
+    user = "user = true" if places == "target" else ""
+    (tmp_path / "pip.conf").write_text(f"[install]\n{user}\n[global]\n{places} = {tmp_path}/elsewhere\n")
+    settings = {"PIP_CONFIG_FILE": f"{tmp_path}/pip.conf", f"PIP_{places.upper()}": f"{tmp_path}/prefix"}
+    if user:
+        settings["PIP_USER"] = "1"
     run = make(checkout, f"PYTHON={BASE}", ".venv/installed", **offline, **settings)
     assert run.returncode == 0, run.stderr
     assert installed(checkout).startswith(f"{checkout}/.venv/")
@@ -117,7 +129,7 @@ def test_make_uses_its_own_environment_whichever_is_active(checkout, offline, ev
     assert not list((tmp_path / "other").rglob("filelock"))
 
 
-@as_root
+@may_mount
 def test_make_installs_without_room_or_leave_elsewhere(checkout, offline, tmp_path):
     """A small /tmp from which nothing may be started, a home that is read-only, the mask 077, no locale."""
     for name in ("small", "home"):
@@ -128,6 +140,13 @@ def test_make_installs_without_room_or_leave_elsewhere(checkout, offline, tmp_pa
     run = make(checkout, f"PYTHON={BASE}", ".venv/installed", wrapped=inside, **offline, **places)
     assert run.returncode == 0, run.stderr
     assert installed(checkout).startswith(f"{checkout}/.venv/")
+
+
+@pytest.mark.parametrize(("home", "cache"), [("/proc", "{}/.dvc/tmp/cache"), ("{}/home", "")])
+def test_a_home_that_cannot_be_written_gets_a_cache_in_the_project(checkout, home, cache):
+    shown = ["--eval", 'shown: ; @echo "$$XDG_CACHE_HOME"', "shown"]
+    run = make(checkout, *shown, without=("XDG_CACHE_HOME",), HOME=home.format(checkout))
+    assert run.stdout == f"{cache.format(checkout)}\n", run.stderr
 
 
 def test_a_python_that_cannot_make_environments_is_one_line(checkout, tmp_path):
@@ -167,6 +186,21 @@ def test_make_says_what_to_do_in_the_checkout_of_somebody_else(ready, tmp_path):
     )
     run = make(ready, *READY, HOME=str(tmp_path))
     assert run.returncode == 0 and "up to date" in run.stdout, run.stderr
+
+
+def test_an_archive_that_becomes_a_repository_gets_its_history(ready):
+    (ready / ".git").rename(ready.parent / "git")
+    assert make(ready, *READY, ".history").returncode == 0
+    assert "no_scm = true" in (ready / ".dvc/config.local").read_text()
+    (ready.parent / "git").rename(ready / ".git")
+    assert make(ready, *READY, ".history").returncode == 0
+    assert "no_scm" not in (ready / ".dvc/config.local").read_text()
+
+
+def test_the_models_of_make_quick_are_stages():
+    (names,) = re.findall(r"^QUICK \?= (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    models = {f"train_{name.replace('/', '@')}" for name in trials.models(load_params())}
+    assert set(names.split()) <= models
 
 
 @may_be_nameless
