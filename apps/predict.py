@@ -168,7 +168,7 @@ def load_rows(path: Path, image_size: tuple[int, int]) -> np.ndarray:
     A first column `label` is left out. Raises UserError, naming the file, if its content is something else.
     """
     with reading(path, "is no table of images", remedy="another file"):
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:  # Excel begins it with a mark
             header = file.readline().strip().split(",")
             skipped = int(header[0] == "label")
             pixels = image_size[0] * image_size[1]
@@ -184,11 +184,12 @@ def look(asked: Asked, model: Exported, as_is: bool) -> None:
     """Set `images` and `picture`. Raises UserError, naming the picture, if there is nothing to classify."""
     image_size, ground = model.image_size, model.ground
     if isinstance(asked.source, Path):
-        asked.picture = picture = preparation.open_picture(asked.source)
+        picture = preparation.open_picture(asked.source)
         if as_is or preparation.has_form(picture, image_size, ground):
             asked.images = [preparation.as_is(picture, image_size, ground)]
         else:
             asked.images = preparation.prepare(picture, image_size, ground)
+        asked.picture = preparation.opaque(picture)
         asked.picture.thumbnail((SIDE, SIDE))
     else:
         image = asked.source if isinstance(asked.source, np.ndarray) else test_image(asked.source, image_size)

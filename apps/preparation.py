@@ -44,8 +44,8 @@ def open_picture(file: str | Path | BinaryIO, name: str | None = None) -> Image.
     """The decoded picture in a file, rotated as its camera says.
 
     name: what messages call it, by default the file's path. Raises UserError if it is not a picture, is
-    damaged, has pixels of 32 bits, or has more than PIXELS pixels, which is known before decoding; OSError if
-    there is no such file.
+    damaged, has pixels of 32 bits or in LAB, or has more than PIXELS pixels, which is known before decoding;
+    OSError if there is no such file.
     """
     name = name or str(file)
     try:
@@ -54,6 +54,8 @@ def open_picture(file: str | Path | BinaryIO, name: str | None = None) -> Image.
                 raise Image.DecompressionBombError
             if picture.mode in ("I", "F"):
                 raise UserError(f"{name} has pixels of 32 bits; allowed: 8 or 16 bits a pixel and colour")
+            if picture.mode == "LAB":
+                raise UserError(f"{name} has LAB colours; allowed: gray, RGB, CMYK or a palette")
             picture.draft("RGB", (WORKING * 8, WORKING * 8))  # a JPEG of many pixels is decoded to fewer
             return ImageOps.exif_transpose(picture)
     except UnidentifiedImageError:
@@ -89,7 +91,7 @@ def prepare(picture: Image.Image, image_size: tuple[int, int], ground: int) -> l
     that things stand side by side with gaps between them. Removes shadows, gradients, noise, ruled or squared
     paper and specks. A transparent ground becomes white or black, whichever the ink is not.
     """
-    return [_place(ink, image_size, ground) for ink in _find(_opaque(picture))]
+    return [_place(ink, image_size, ground) for ink in _find(opaque(picture))]
 
 
 def has_form(picture: Image.Image, image_size: tuple[int, int], ground: int) -> bool:
@@ -99,7 +101,7 @@ def has_form(picture: Image.Image, image_size: tuple[int, int], ground: int) -> 
     """
     if picture.size != image_size[::-1] or picture.has_transparency_data:
         return False
-    colours = np.asarray(_opaque(picture), np.float32)
+    colours = np.asarray(opaque(picture), np.float32)
     ink = np.abs(colours[..., 0] - ground)
     if np.ptp(colours, axis=2).max() > 8 or np.median(_border(ink)) > 8 or ink.max() < 64:
         return False
@@ -113,11 +115,11 @@ def has_form(picture: Image.Image, image_size: tuple[int, int], ground: int) -> 
 
 def as_is(picture: Image.Image, image_size: tuple[int, int], ground: int) -> np.ndarray:
     """The picture as an image, uint8 (rows, columns): only made gray and resized."""
-    gray = _opaque(picture, ground).convert("L")
+    gray = opaque(picture, ground).convert("L")
     return np.asarray(gray.resize(image_size[::-1], Image.Resampling.LANCZOS))
 
 
-def _opaque(picture: Image.Image, ground: int | None = None) -> Image.Image:
+def opaque(picture: Image.Image, ground: int | None = None) -> Image.Image:
     """A picture of any mode converted to RGB.
 
     ground: the gray level below transparent pixels; by default white or black, whichever the ink is not.

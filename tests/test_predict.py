@@ -109,13 +109,23 @@ def test_a_photograph_a_prepared_image_and_a_row_of_a_table_get_the_same_answer(
     lines = [",".join(map(str, row.ravel())) for row in rows]
     Path("test.csv").write_text("\n".join([header, *lines]) + "\n")
     labelled = [f"label,{header}", *(f"7,{line}" for line in lines)]
-    Path("train.csv").write_text("\n".join(labelled))
+    Path("train.csv").write_text("\n".join(labelled), encoding="utf-8-sig")  # as Excel does
     records = json.loads(say("--json", "photo.jpg", "own.png", "test.csv", "train.csv", "5")[0])
     names = [record["picture"] for record in records]
     assert names == ["photo.jpg", "own.png", "test.csv:1", "test.csv:2", "train.csv:1", "train.csv:2", "5"]
     things = [record["things"] for record in records]
     assert things[0] == things[1] == things[2] == things[4]
     assert things[3] == things[5] == things[6]
+
+
+def test_a_large_scan_of_16_bits_is_answered_and_shown(say):
+    shown = picture(on(drawing(2)), 4).convert("L").resize((800, 800))
+    shown.save("8.png")
+    Image.fromarray(np.asarray(shown).astype(np.uint16) * 257).save("16.png")
+    with Image.open("16.png") as opened:
+        assert opened.mode == "I;16"
+    records = json.loads(say("--json", "--show", "shown.png", "8.png", "16.png")[0])
+    assert records[0]["things"] == records[1]["things"]
 
 
 def test_as_it_is_a_picture_is_only_made_small(say):
