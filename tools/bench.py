@@ -235,18 +235,24 @@ def matmul_gflops(size: int = 2048) -> float:
 LETTERS = "ABCDEFGH"
 
 
-def machines(rows: list[Row]) -> dict[str, str]:
-    """A letter for each machine, the one with the most models first."""
+def machines(rows: list[Any]) -> dict[str, str]:
+    """A letter for each machine of these rows, the one with the most rows first."""
     names = [row.machine for row in rows]
     return dict(zip(sorted(set(names), key=lambda name: (-names.count(name), name)), LETTERS, strict=False))
 
 
 def legend(rows: list[Row]) -> str:
     """What the table of results needs to be read, as sentences."""
-    text = "n: seeds; ±: standard deviation from seed to seed. The interval is Wilson's of the mean: other "
-    text += "test images would move it so far. Seconds are medians"
+    text = "n: seeds; ±: standard deviation from seed to seed. The interval is Wilson's, of the mean: it "
+    text += "covers other test images, not other seeds. Seconds are medians of models that trained alone"
     text += r", \* where other stages ran beside. " if any(map(star, rows)) else ". "
-    return text + "; ".join(f"{letter}: {machine}" for machine, letter in machines(rows).items()) + "."
+    text += "`make` trains several at once, each with the `threads` of params.yaml, which takes longer. "
+    return f"{text}{lettered(rows)}."
+
+
+def lettered(rows: list[Any]) -> str:
+    """The machines of these rows, each after its letter."""
+    return "; ".join(f"{letter}: {machine}" for machine, letter in machines(rows).items())
 
 
 def percent(row: Row) -> str:

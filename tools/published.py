@@ -124,11 +124,11 @@ def page() -> str:
     return pages.fill(
         "published.md",
         reports=pages.rows(compared),
-        reached=sum(float(cells[-1]) >= 0 for cells in compared),
+        reached=sum(not cells[-1].startswith("-") for cells in compared),
         compared=len(compared),
         programs=programs_table(rows, speed),
         ratios="\n".join(ratios(rows, speed)),
-        machines=pages.machines(rows),
+        machines=bench.lettered(rows),
     )
 
 
@@ -156,7 +156,7 @@ def reports_cells(reports: list[Report], rows: list[Row], speed: list[bench.Row]
 
 def programs_table(rows: list[Row], speed: list[bench.Row]) -> str:
     """Each program and the model that is nearest to it, timed on the same machine, as Markdown."""
-    ours = {(row.model, row.machine): row for row in speed}
+    ours, letters = {(row.model, row.machine): row for row in speed}, bench.machines(rows)
     cells = []
     for row in rows:
         program = PROGRAMS[row.name]
@@ -165,7 +165,8 @@ def programs_table(rows: list[Row], speed: list[bench.Row]) -> str:
             times = model.training_seconds, model.seconds_to_99
             compared.append((f"`{model.model}`", model.summary, model.accuracy_mean, *times))
         for name, what, accuracy, spent, to_99 in compared:
-            cells.append([name, what, f"{100 * accuracy:.2f}", bench.seconds(spent), bench.seconds(to_99)])
+            took = bench.seconds(spent), bench.seconds(to_99)
+            cells.append([name, what, letters[row.machine], f"{100 * accuracy:.2f}", *took])
     return pages.rows(cells)
 
 
