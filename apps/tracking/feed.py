@@ -206,8 +206,8 @@ def _join(tracker: str, runs: Sequence[lines.Run]) -> None:
 def _give_way(niceness: int) -> None:
     """Lower this process's priority."""
     os.setpriority(os.PRIO_PROCESS, 0, niceness)
-    os.setsid()
-    with suppress(OSError):  # if Linux schedules sessions, not processes: that of this session, too
+    with suppress(OSError):  # if Linux schedules sessions, not processes: that of a session of its own, too
+        os.setsid()
         Path("/proc/self/autogroup").write_text(str(niceness))
 
 
